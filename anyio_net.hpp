@@ -113,6 +113,12 @@
 #endif
 /// For a function that runs rarely: optimized for size, which also reduces the compile time.
 #define ANYIO_NET_COLD [[gnu::cold]] ANYIO_NET_FN
+/// For a short function of a hot path, which is inlined except in builds for size.
+#if defined(__OPTIMIZE__) && !defined(__OPTIMIZE_SIZE__)
+#define ANYIO_NET_HOT [[gnu::always_inline]]
+#else
+#define ANYIO_NET_HOT
+#endif
 /// For what begins only when it is used: a call whose result is dropped has no effect.
 #define ANYIO_NET_LAZY [[nodiscard("it does nothing until it is awaited with co_await, or started")]]
 
@@ -242,6 +248,7 @@ static_assert(std::is_trivially_copyable_v<error>);
 
 namespace detail {
 struct error_access {
+  static constexpr const char* reason_of(const error& e) noexcept { return e.reason_; }
   static constexpr error with_reason(error e, const char* reason) noexcept {
     e.reason_ = reason;
     return e;
@@ -318,6 +325,33 @@ namespace detail {
 #include <memory>
 #endif
 
+// == base/traits.hpp ==============================================================================
+
+// Questions about types, asked by expressions.
+//
+// The standard library answers with classes, some five for each pair of types, and `result` and `ref` ask
+// about hundreds. This part must not know the types that are asked about.
+
+namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
+
+/// Whether a From converts to a To by itself, as an argument does.
+template <class From, class To>
+concept converts_to = requires(From (&make)(), void (&take)(To)) { take(make()); };
+
+template <class T>
+concept default_constructible = requires { T(); };
+
+template <class T>
+concept copy_constructible = requires(const T& other) { T(other); };
+
+/// Whether moving a T cannot throw.
+template <class T>
+concept moves_without_throwing = requires(T&& other) {
+  { T(static_cast<T&&>(other)) } noexcept;
+};
+
+}}}  // namespace anyio::detail
+
 // == base/result.hpp ==============================================================================
 
 // A value or an error.
@@ -345,6 +379,12 @@ template <class T>
 inline constexpr bool is_result = false;
 template <class T>
 inline constexpr bool is_result<result<T>> = true;
+#if ANYIO_NET_EXCEPTIONS
+// Out of line: std::rethrow_exception takes a copy, whose end every caller would contain.
+[[noreturn, gnu::noinline, gnu::cold]] inline void rethrow(const std::exception_ptr& e) {
+  std::rethrow_exception(e);
+}
+#endif
 }  // namespace detail
 
 // g++ 12 does not see that `state_` tells which member is alive, and warns in users' programs.
@@ -357,21 +397,21 @@ inline constexpr bool is_result<result<T>> = true;
 /// `*` and `->` require a value.
 template <class T = void>
 class [[nodiscard]] result {
-  using stored = std::conditional_t<std::is_void_v<T>, std::monostate, T>;
+  using stored = std::conditional_t<std::is_same_v<T, void>, std::monostate, T>;
 
  public:
   using value_type = T;  ///< the type of the value
 
   result()
-    requires std::is_default_constructible_v<stored>
+    requires detail::default_constructible<stored>
       : state_(state::value) {
     ::new (static_cast<void*>(&error_)) stored();
   }
   /// Constructs a result that holds a value.
   template <class U = T>
-    requires(!std::is_void_v<T> && !std::is_same_v<std::remove_cvref_t<U>, result> &&
+    requires(!std::is_same_v<T, void> && !std::is_same_v<std::remove_cvref_t<U>, result> &&
              !std::is_same_v<std::remove_cvref_t<U>, anyio::error> &&
-             !std::is_same_v<std::remove_cvref_t<U>, errc> && std::is_convertible_v<U &&, stored>)
+             !std::is_same_v<std::remove_cvref_t<U>, errc> && detail::converts_to<U &&, stored>)
   result(U&& value) : state_(state::value) {
     ::new (static_cast<void*>(&error_)) stored(std::forward<U>(value));
   }
@@ -384,22 +424,23 @@ class [[nodiscard]] result {
   result(errc code) noexcept : result(anyio::error(code)) {}
 
   result(const result& other)
-    requires std::is_copy_constructible_v<stored>
+    requires detail::copy_constructible<stored>
   {
     take(other);
   }
-  result(result&& other) noexcept(std::is_nothrow_move_constructible_v<stored>) { take(std::move(other)); }
+  ANYIO_NET_HOT result(result&& other) noexcept(detail::moves_without_throwing<stored>) {
+    take(std::move(other));
+  }
   result& operator=(const result& other)
-    requires std::is_copy_constructible_v<stored>
+    requires detail::copy_constructible<stored>
   {
     if (this != &other) *this = result(other);
     return *this;
   }
-  [[gnu::always_inline]] result& operator=(result&& other) noexcept(
-      std::is_nothrow_move_constructible_v<stored>) {
+  [[gnu::always_inline]] result& operator=(result&& other) noexcept(detail::moves_without_throwing<stored>) {
     if (this == &other) return *this;
     destroy();
-    if constexpr (is_plain || std::is_nothrow_move_constructible_v<stored>) {
+    if constexpr (is_plain || detail::moves_without_throwing<stored>) {
       take(std::move(other));
     } else {
       const valueless_guard guard{*this};
@@ -416,41 +457,41 @@ class [[nodiscard]] result {
 
   /// The value, which must be there.
   template <class U = T>
-    requires(!std::is_void_v<U>)
+    requires(!std::is_same_v<U, void>)
   U& operator*() & noexcept {
     ANYIO_NET_ASSERT(has_value());
     return value_;
   }
   /// The value, which must be there.
   template <class U = T>
-    requires(!std::is_void_v<U>)
+    requires(!std::is_same_v<U, void>)
   const U& operator*() const& noexcept {
     ANYIO_NET_ASSERT(has_value());
     return value_;
   }
   /// The value, which must be there.
   template <class U = T>
-    requires(!std::is_void_v<U>)
+    requires(!std::is_same_v<U, void>)
   U&& operator*() && noexcept {
     ANYIO_NET_ASSERT(has_value());
     return std::move(value_);
   }
   /// Only checks that the result is not an error.
   void operator*() const noexcept
-    requires std::is_void_v<T>
+    requires std::is_same_v<T, void>
   {
     ANYIO_NET_ASSERT(has_value());
   }
   /// Accesses a member of the value, which must be there.
   template <class U = T>
-    requires(!std::is_void_v<U>)
+    requires(!std::is_same_v<U, void>)
   U* operator->() noexcept {
     ANYIO_NET_ASSERT(has_value());
     return std::addressof(value_);
   }
   /// Accesses a member of the value, which must be there.
   template <class U = T>
-    requires(!std::is_void_v<U>)
+    requires(!std::is_same_v<U, void>)
   const U* operator->() const noexcept {
     ANYIO_NET_ASSERT(has_value());
     return std::addressof(value_);
@@ -459,27 +500,27 @@ class [[nodiscard]] result {
   /// The value. If the result holds an error, throws it; without exceptions aborts with the message.
   decltype(auto) value() & {
     check();
-    if constexpr (!std::is_void_v<T>) return static_cast<stored&>(value_);
+    if constexpr (!std::is_same_v<T, void>) return static_cast<stored&>(value_);
   }
   /// The value. If the result holds an error, throws it; without exceptions aborts with the message.
   decltype(auto) value() const& {
     check();
-    if constexpr (!std::is_void_v<T>) return static_cast<const stored&>(value_);
+    if constexpr (!std::is_same_v<T, void>) return static_cast<const stored&>(value_);
   }
   /// The value. If the result holds an error, throws it; without exceptions aborts with the message.
   T value() && {
     check();
-    if constexpr (!std::is_void_v<T>) return std::move(value_);
+    if constexpr (!std::is_same_v<T, void>) return std::move(value_);
   }
   /// The value, or `other` if the result holds an error.
   template <class U>
-    requires(!std::is_void_v<T>)
+    requires(!std::is_same_v<T, void>)
   T value_or(U&& other) const& {
     return has_value() ? value_ : static_cast<T>(std::forward<U>(other));
   }
   /// The value, or `other` if the result holds an error.
   template <class U>
-    requires(!std::is_void_v<T>)
+    requires(!std::is_same_v<T, void>)
   T value_or(U&& other) && {
     return has_value() ? std::move(value_) : static_cast<T>(std::forward<U>(other));
   }
@@ -556,7 +597,7 @@ class [[nodiscard]] result {
     if (state_ == state::value) [[likely]]
       return;
 #if ANYIO_NET_EXCEPTIONS
-    if (state_ == state::foreign) std::rethrow_exception(foreign_);
+    if (state_ == state::foreign) detail::rethrow(foreign_);
     detail::throw_error(error_);
 #else
     detail::abort_with("value() called on an error", error_);
@@ -598,13 +639,6 @@ bool call_without_throwing(F&& f) noexcept {
   return true;
 }
 
-/// Sets an outcome, and returns `Done`: for functions that return whether there is one.
-template <auto Done = true, class T, class Value>
-[[gnu::always_inline]] inline auto complete(result<T>& out, Value&& value) {
-  out = std::forward<Value>(value);
-  return Done;
-}
-
 /// The library's internal access to a result: its foreign exception, and results without content.
 struct result_access {
   /// Sets an outcome that `make` returns, in place. If it throws, the outcome has no content. Returns true.
@@ -614,6 +648,20 @@ struct result_access {
     out.state_ = result<T>::state::invalid;
     ::new (static_cast<void*>(&out.value_)) T(make());
     out.state_ = result<T>::state::value;
+    return true;
+  }
+  /// Sets an outcome that is an error, which must not be `errc::ok`.
+  template <class T>
+  static void fail(result<T>& out, const error& e) noexcept {
+    ANYIO_NET_ASSERT(e.code() != errc::ok);
+    out.destroy();
+    ::new (static_cast<void*>(&out.error_)) error(e);
+    out.state_ = result<T>::state::error;
+  }
+  /// Sets the outcome of an operation that gives no value. Returns true.
+  static bool succeed(result<void>& out) noexcept {
+    out.destroy();
+    out.state_ = result<void>::state::value;
     return true;
   }
   /// Makes a result without content; it must be assigned to before any other use.
@@ -639,9 +687,10 @@ struct result_access {
     return r.state_ == result<T>::state::foreign;
   }
   template <class T>
-  static void rethrow_foreign([[maybe_unused]] const result<T>& r) {
+  ANYIO_NET_HOT static void rethrow_foreign([[maybe_unused]] const result<T>& r) {
 #if ANYIO_NET_EXCEPTIONS
-    if (is_foreign(r)) std::rethrow_exception(r.foreign_);
+    if (is_foreign(r)) [[unlikely]]
+      rethrow(r.foreign_);
 #endif
   }
   /// Converts the error or foreign exception of a result to a result of another type.
@@ -653,6 +702,17 @@ struct result_access {
     return result<To>(r.error());
   }
 };
+
+/// Sets an outcome, and returns `Done`: for functions that return whether there is one.
+template <auto Done = true, class T, class Value>
+[[gnu::always_inline]] inline auto complete(result<T>& out, Value&& value) {
+  if constexpr (std::is_same_v<std::remove_cvref_t<Value>, error>) {
+    result_access::fail(out, value);
+  } else {
+    out = std::forward<Value>(value);
+  }
+  return Done;
+}
 
 }  // namespace detail
 
@@ -1082,7 +1142,7 @@ class recycler {
   /// The block size of each pool. A started operation takes a block of the first pool, and a resource of the
   /// loop takes one of the second pool; larger objects take a block by their size. Buffered bytes of a
   /// stream, for instance encrypted ones, take a block of the third pool.
-  static constexpr std::size_t block_size_of[] = {512, 152, 32768};
+  static constexpr std::size_t block_size_of[] = {512, 168, 32768};
 
   [[nodiscard, gnu::always_inline]] static inline void* allocate(std::size_t size) {
     if (size > largest) [[unlikely]]
@@ -1513,9 +1573,9 @@ constexpr time_point add(time_point base, duration d) {
 /// The state of a descriptor, as `backend::wait` and `poll_now` report it.
 enum readiness : std::uint32_t {
   ready_read = 1,  // data, or a connection to accept
-  ready_write = 2,
-  ready_end = 4,     // end of stream, hang-up or error: read until a call reports it
-  ready_urgent = 8,  // out-of-band data divides the readable bytes
+  ready_write = 4,
+  ready_end = 8,     // end of stream, hang-up or error: read until a call reports it
+  ready_urgent = 2,  // out-of-band data divides the readable bytes
 };
 
 struct poll_event {
@@ -2654,41 +2714,62 @@ namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 class loop_core;
 struct node;
 
-/// An element of a circular list; an unlinked element points to itself.
+/// An element of a list. It is in at most one list.
 struct link {
-  link* previous = this;
-  link* next = this;
+  link* previous = nullptr;
+  link* next = nullptr;  // null: it is in no list
 
   link() = default;
   link(const link&) = delete;
   link& operator=(const link&) = delete;
-  ~link() { leave(); }
+  ~link() { unlink(); }
 
-  [[nodiscard]] bool linked() const noexcept { return next != this; }
-  void unlink() noexcept {
+  [[nodiscard]] bool linked() const noexcept { return next != nullptr; }
+  /// Has no effect if it is not linked.
+  [[gnu::always_inline]] void unlink() noexcept {
+    if (linked()) take_out();
+  }
+  /// Unlinks an element that is linked.
+  void take_out() noexcept {
     previous->next = next;
     next->previous = previous;
-    previous = next = this;
+    next = nullptr;
   }
-  /// Unlinks it if it is linked: most elements that are destroyed or queued are not.
-  [[gnu::always_inline]] void leave() noexcept {
-    if (linked()) unlink();
-  }
-  /// Inserts an unlinked element before this one; before the head of a list means at the end of the list.
-  void insert_before(link& element) noexcept {
-    element.previous = previous;
-    element.next = this;
-    previous->next = &element;
-    previous = &element;
+};
+
+/// A circular list of elements that belong to others. The list itself is the link between the last and the
+/// first: `for (link* l = all.next; l != &all; l = l->next)`.
+struct list : link {
+  list() noexcept { previous = next = this; }
+
+  [[nodiscard]] bool empty() const noexcept { return next == this; }
+  /// Appends an element that is not linked.
+  void push_back(link& element) noexcept { insert(element, *previous, *this); }
+  /// Inserts an element that is not linked as the first.
+  void push_front(link& element) noexcept { insert(element, *this, *next); }
+  /// Unlinks the first element and returns it; null if the list is empty.
+  link* pop_front() noexcept {
+    link* const first = next;
+    if (first == this) return nullptr;
+    first->take_out();
+    return first;
   }
   /// Moves all elements of another list to the end of this one.
-  void splice(link& other) noexcept {
-    if (!other.linked()) return;
+  void splice(list& other) noexcept {
+    if (other.empty()) return;
     previous->next = other.next;
     other.next->previous = previous;
     other.previous->next = this;
     previous = other.previous;
     other.previous = other.next = &other;
+  }
+
+ private:
+  static void insert(link& element, link& before, link& after) noexcept {
+    element.previous = &before;
+    element.next = &after;
+    before.next = &element;
+    after.previous = &element;
   }
 };
 
@@ -2726,12 +2807,12 @@ struct node : link {
   const face* how = nullptr;
   loop_core* core = nullptr;  // set while pending
   std::uint32_t since = 0;    // milliseconds of the loop's clock, for dump
-  errc early = errc::ok;      // an error that was found when the node began
-  bool attempted = false;     // the awaiting task tried in vain: an event will queue it
-  bool again = false;         // an attempt stopped to let others run: no event will arrive
   bool made = false;          // for operations of a resource: false if only declared
   bool yields = false;        // holds the place of a reader or writer only until another takes it
-  // `begin` clears these four; side by side that is one store.
+  bool attempted = false;     // the awaiting task tried in vain: an event will queue it
+  // `begin` sets these; side by side they take few stores.
+  errc early = errc::ok;   // an error that was found when the node began
+  bool again = false;      // an attempt stopped to let others run: no event will arrive
   bool cancelled = false;  // make one more attempt, then end as cancelled
   bool finished = false;   // the outcome is available, and will be taken soon
   bool queued = false;     // in the ready list, if it is in a list; not parked
@@ -2741,7 +2822,7 @@ struct node : link {
   node(node&& other) noexcept : link(), made(other.made) {
     ANYIO_NET_ASSERT(!other.pending() && "a pending operation cannot be moved");
   }
-  node& operator=(node&& other) noexcept {
+  ANYIO_NET_HOT node& operator=(node&& other) noexcept {
     ANYIO_NET_ASSERT(!other.pending() && "a pending operation cannot be moved");
     retire();
     made = other.made;
@@ -2750,8 +2831,13 @@ struct node : link {
   ~node() { retire(); }
 
   [[nodiscard]] bool pending() const noexcept { return core != nullptr; }
-  void begin(loop_core& on, const face& f) noexcept;
-  void retire() noexcept;
+  void begin(loop_core& on, const face& f, errc known = errc::ok) noexcept;
+  /// Ends being pending, if it is.
+  ANYIO_NET_HOT void retire() noexcept {
+    if (pending()) [[unlikely]]
+      end_pending();
+  }
+  void end_pending() noexcept;
 };
 
 /// The owner of a node that a foreign coroutine waits for; what that coroutine is part of is unknown.
@@ -2769,10 +2855,13 @@ namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 
 enum side : unsigned { read_side, write_side };
 
+/// The place of a resource in its loop's list of all resources.
+struct resource_place : link {};
+
 /// The object that operations belong to, for instance a socket. One reader and one writer may wait on it. It
 /// is reference-counted, so that a stream may be moved or destroyed while operations of it exist. All
 /// resources take blocks of one size, so that `loop::reserve` serves every kind.
-class resource : public pooled<recycler::descriptors> {
+class resource : public pooled<recycler::descriptors>, public resource_place {
  public:
   explicit resource(loop_core& core);
   resource(const resource&) = delete;
@@ -2780,7 +2869,8 @@ class resource : public pooled<recycler::descriptors> {
   ANYIO_NET_FN virtual ~resource();
 
   [[nodiscard]] loop_core& core() const noexcept { return core_; }
-  [[nodiscard]] bool open() const noexcept;
+  /// Whether operations may use it: it was not closed, and the loop is there.
+  [[nodiscard]] bool open() const noexcept { return open_; }
   /// Whether the resource is closed completely: `close` was called, or the loop is gone.
   [[nodiscard]] bool gone() const noexcept;
   [[nodiscard]] node* waiting(side s) const noexcept { return waiting_[s]; }
@@ -2819,11 +2909,15 @@ class resource : public pooled<recycler::descriptors> {
   friend class ref;
   friend class loop_core;
 
+  [[nodiscard]] static resource& at(link& place) noexcept {
+    return static_cast<resource&>(static_cast<resource_place&>(place));
+  }
+
   loop_core& core_;
   node* waiting_[2] = {nullptr, nullptr};
   std::uint32_t references_ = 0;
-  bool open_ = true;
-  bool closing_ = false;
+  bool open_;
+  bool shut_ = false;  // `close` was called
 };
 
 /// An entry for a resource that waits until this loop closes a descriptor, because none were left, or until
@@ -2843,10 +2937,10 @@ class ref {
   ref(const ref& other) noexcept : ref(other.pointer_) {}
   ref(ref&& other) noexcept : pointer_(detail::exchange(other.pointer_, nullptr)) {}
   template <class U>
-    requires std::is_convertible_v<U*, T*>
+    requires converts_to<U*, T*>
   ref(const ref<U>& other) noexcept : ref(other.get()) {}
   template <class U>
-    requires std::is_convertible_v<U*, T*>
+    requires converts_to<U*, T*>
   ref(ref<U>&& other) noexcept : pointer_(detail::exchange(other.pointer_, nullptr)) {}
   ref& operator=(ref other) noexcept {
     std::swap(pointer_, other.pointer_);
@@ -3040,7 +3134,7 @@ struct mailbox : link {
 #if !defined(ANYIO_NET_NO_THREADS)
   std::mutex mutex;
 #endif
-  link calls;                                   // posted nodes
+  list calls;                                   // posted nodes
   backend* system = nullptr;                    // null once the loop is gone
   std::uint32_t forks_of_owner = forks_so_far;  // in the process that owns the loop
   bool post(posted_node& call);
@@ -3096,21 +3190,21 @@ class loop_core {
 
   /// Moves a node to the end of the ready list, from any list.
   void queue(node& n) noexcept {
-    n.leave();
-    ready_.insert_before(n);
+    n.unlink();
+    ready_.push_back(n);
     n.queued = true;
   }
   /// Makes the node that was queued last run next. Used when its starter has had its turn already.
   void advance_last() noexcept {
-    if (!ready_.linked()) return;
+    if (ready_.empty()) return;
     link& last = *ready_.previous;
-    last.unlink();
-    round_.next->insert_before(last);
+    last.take_out();
+    round_.push_front(last);
   }
   /// Moves a node to the list of waiting nodes, where it stays until something queues it.
   void park(node& n) noexcept {
-    n.leave();
-    parked_.insert_before(n);
+    n.unlink();
+    parked_.push_back(n);
     n.queued = false;
   }
   /// Whether a ready operation may still complete at once; otherwise it waits for its turn.
@@ -3139,7 +3233,12 @@ class loop_core {
   void arm(timer& t, time_point deadline, node& target) noexcept { timers_.arm(t, deadline, target); }
 
   /// The loop's own receive buffer; the next read into it overwrites its content.
-  [[nodiscard]] mutable_buffer buffer();
+  [[nodiscard]] mutable_buffer buffer() {
+    if (!buffer_.unique()) renew_buffer();
+    buffer_lent_ = end_of_share_;
+    await_budget_ = await_budget_of_node;  // a task that receives a view of it begins at once
+    return mutable_buffer(buffer_->bytes, buffer_size);
+  }
   /// Whether the running node received the buffer, so that a view of it may exist.
   [[nodiscard]] bool buffer_was_lent() const noexcept { return buffer_lent_ == end_of_share_; }
   /// Keeps the content of the buffer alive; the loop then reads into another buffer.
@@ -3167,7 +3266,7 @@ class loop_core {
   /// because no descriptor was free.
   void wait_for_descriptor(starved& s) noexcept {
     s.unlink();
-    starved_.insert_before(s);
+    starved_.push_back(s);
   }
   /// Wakes the reader and the writer of a resource after a pause. For calls that failed with ENOBUFS or
   /// ENOMEM: no event reports when the system has memory again. The pause grows from a millisecond to a
@@ -3194,9 +3293,9 @@ class loop_core {
 
   /// Called after each wait of the poller, for signals. Null while no signal receiver exists.
   void (*after_wait)(loop_core&) = nullptr;
-  link signal_receivers;
+  list signal_receivers;
   owned<signal_service> own_signals;  // unless the backend has its own
-  link raw_descriptors;               // those that an operation waits for
+  list raw_descriptors;               // those that an operation waits for
 
   loop* object = nullptr;
 
@@ -3239,7 +3338,7 @@ class loop_core {
     static constexpr face face_of_shortage{run, abandon, owner, describe};
 
     loop_core& loop;
-    link waiting;
+    list waiting;
     timer pause;
     std::uint32_t milliseconds = 0;
     std::uint32_t ended = 0;  // the turn in which the last pause ended
@@ -3274,17 +3373,21 @@ class loop_core {
   void leave_round() noexcept;
   void poll(duration at_most);
   void take_mail();
+  void abandon_waiting() noexcept;
+  void renew_buffer();
+  void describe(node& n, bool ready, std::uint32_t time, std::string& text);
   void dispatch(const poll_event& event) noexcept;
 
   shared<backend> system_;
-  link ready_;
-  link round_;  // the nodes that were ready when the current round began
-  link parked_;
+  list ready_;
+  list round_;      // the nodes that were ready when the current round began
+  list parked_;     // other nodes that wait; not those that a resource knows as its reader or writer
+  list resources_;  // all of this loop
   claim lives_;
   timer_heap timers_;
   std::vector<slot> slots_;
   std::uint32_t free_slot_ = no_slot;
-  link starved_;
+  list starved_;
   shortage shortage_{*this};
   shared<loop_buffer> buffer_;
   std::size_t pending_ = 0;
@@ -3303,18 +3406,17 @@ class loop_core {
   const waiting_scope* blocked_by_ = nullptr;  // the call on another loop that blocks this one
 };
 
-inline bool resource::open() const noexcept { return open_ && !closing_ && core_.alive(); }
+inline bool resource::gone() const noexcept { return shut_ || !core_.alive(); }
 
-inline bool resource::gone() const noexcept { return !open_ || !core_.alive(); }
-
-inline void resource::wake(side s) noexcept {
+ANYIO_NET_HOT inline void resource::wake(side s) noexcept {
   node* const n = waiting_[s];
-  if (n != nullptr && !(n->queued && n->linked())) core_.queue(*n);  // a queued node keeps its place
+  if (n == nullptr || (n->linked() && n->queued)) return;  // a queued node keeps its place
+  core_.queue(*n);
 }
 
 inline void resource::ready(std::uint32_t bits) noexcept {
   if (bits & (ready_end | ready_urgent)) read_to_end = true;
-  if (bits & (ready_read | ready_end | ready_urgent)) {
+  if (bits & ready_read) {
     exhausted[read_side] = false;
     wake(read_side);
   }
@@ -3324,10 +3426,11 @@ inline void resource::ready(std::uint32_t bits) noexcept {
   }
 }
 
-inline void node::begin(loop_core& on, const face& f) noexcept {
+[[gnu::always_inline]] inline void node::begin(loop_core& on, const face& f, errc known) noexcept {
   how = &f;
   core = &on;
-  cancelled = finished = queued = awaited = false;
+  early = known;
+  again = cancelled = finished = queued = awaited = false;
   since = on.turn_milliseconds_;
   ++on.pending_;
 }
@@ -3338,13 +3441,11 @@ inline void run_now(node& n) {
   n.how->run(n);
 }
 
-[[gnu::always_inline]] inline void node::retire() noexcept {
-  leave();
-  if (core != nullptr) {
-    --core->pending_;
-    core = nullptr;
-    how = nullptr;
-  }
+[[gnu::always_inline]] inline void node::end_pending() noexcept {
+  unlink();
+  --core->pending_;
+  core = nullptr;
+  how = nullptr;
 }
 
 template <class F>
@@ -3498,7 +3599,8 @@ struct step {
   enum kind : std::uint8_t { nothing, resume, deliver, raise };
   kind what = nothing;
   promise_base* promise = nullptr;
-  error failure;  // for `raise`
+
+  [[nodiscard]] static step raising(promise_base& p, const error& e) noexcept;
 };
 
 /// Room for a callable of at most three pointers, or for another kind of waiter.
@@ -3530,11 +3632,11 @@ struct promise_base : node, recycled {
   waiter_storage waiter;
   promise_base* inner = nullptr;  // the task that this awaits; lets a chain be destroyed without recursion
   promise_base* outer = nullptr;  // the coroutine that awaits this
-  link scopes;                    // the task groups that this coroutine made, so that each knows its host
+  list scopes;                    // the task groups that this coroutine made, so that each knows its host
 
   ~promise_base() {
     leave_outer();
-    while (scopes.linked()) scopes.next->unlink();
+    while (scopes.pop_front() != nullptr) continue;
   }
 
   void enter_outer(promise_base& waiting) noexcept {
@@ -3550,6 +3652,13 @@ struct promise_base : node, recycled {
 inline constinit thread_local promise_base* active = nullptr;
 /// The step that the coroutine that runs now requests from its driver when it returns.
 inline constinit thread_local step next_step{};
+/// The error of the `raise` step that a driver takes next. It is apart, so that a step fits in two registers.
+inline constinit thread_local error raised_error{};
+
+inline step step::raising(promise_base& p, const error& e) noexcept {
+  raised_error = e;
+  return {raise, &p};
+}
 
 void drive(step s);
 
@@ -3617,7 +3726,7 @@ struct suspended {
   [[nodiscard]] node* owner() const noexcept { return promise != nullptr ? promise : unknown_owner(); }
   void resume() const {
     if (promise != nullptr) {
-      drive({step::resume, promise, {}});
+      drive({step::resume, promise});
     } else {
       handle.resume();
     }
@@ -3627,9 +3736,7 @@ struct suspended {
 /// The object that a foreign awaitable resumes in place of a coroutine. It has the layout of a suspended
 /// coroutine in g++ and clang, which begins with two functions, and resumes the coroutine under a driver.
 struct resumption {
-  void (*resume)(void*) = [](void* self) {
-    drive({step::resume, static_cast<resumption*>(self)->promise, {}});
-  };
+  void (*resume)(void*) = [](void* self) { drive({step::resume, static_cast<resumption*>(self)->promise}); };
   void (*destroy)(void*) = [](void* self) { static_cast<resumption*>(self)->promise->handle.destroy(); };
   promise_base* promise = nullptr;
 
@@ -3700,6 +3807,9 @@ class foreign_awaiter {
 //   void refresh()                        the next attempt must ask the kernel
 // What the bases of resources and streams provide, and few others:
 //   loop_core& home()                     the loop that runs it
+//   loop_core& home_if_checked()          the same, if `check` found no error
+//   bool attempt_at_once(result<T>& out)  `attempt` by the caller, before it has begun
+//   bool reports(result<T>& out)          it ended while it began; out is the outcome
 //   bool is_refused()                     no attempt may be made: the resource is closed
 //   bool in_vain()                        no attempt can succeed before something queues this node
 //   void leave_place()                    it is no longer the waiter
@@ -3785,6 +3895,45 @@ template <class F>
 inline constexpr bool fits_named =
     std::is_trivially_copyable_v<F> && sizeof(F) <= 3 * sizeof(void*) && alignof(F) <= alignof(void*);
 
+/// The outcome of an operation that ended while it began; the loop passes it on. An idle operation has none,
+/// so that there is nothing to move.
+class found_outcome {
+ public:
+  found_outcome() noexcept {}
+  found_outcome(const found_outcome&) noexcept {}
+  found_outcome& operator=(const found_outcome&) noexcept {
+    clear();
+    return *this;
+  }
+
+  [[nodiscard]] bool is_set() const noexcept { return state_ != state::none; }
+  void set_done() noexcept { state_ = state::done; }
+  void set(const result<void>& outcome) noexcept {
+    const error e = outcome.error();
+    state_ = outcome.has_value() ? state::done : state::failed;
+    operation_ = e.operation().data();
+    reason_ = error_access::reason_of(e);
+    os_error_ = e.os_error();
+    code_ = e.code();
+  }
+  /// Returns true.
+  ANYIO_NET_HOT bool get(result<void>& out) const noexcept {
+    if (state_ == state::failed) [[unlikely]]
+      return complete(out, error_access::with_reason(error(code_, os_error_, operation_), reason_));
+    return result_access::succeed(out);
+  }
+  void clear() noexcept { state_ = state::none; }
+
+ private:
+  enum class state : std::uint8_t { none, done, failed };
+  // The parts of an error, which are not there before it is.
+  const char* operation_;
+  const char* reason_;
+  int os_error_;
+  errc code_;
+  state state_ = state::none;
+};
+
 /// A temporary operation that was started, and its callable.
 template <class Op, class F>
 class detached : public pooled<recycler::operations> {
@@ -3867,9 +4016,38 @@ class [[nodiscard]] awaiter : waiting_for<Op> {
   decltype(auto) await_resume() { return this->take_op().await_resume(); }
 };
 
+/// What an operation provides to its base unless it says otherwise, as far as that depends on no type: the
+/// compiler makes it once, and not for each kind of operation.
+class operation_defaults : public node, public operation_tag {
+ protected:
+  static constexpr bool immediate = false;  // true: always completes at once, and does not count for fairness
+  static constexpr bool attempts_when_awaited = true;  // false: begins only when it has a waiter
+  static constexpr bool waits_at_resource = false;     // true: its resource knows it while it waits
+  static constexpr bool has_parts =
+      false;  // true: other code may run when it ends, as children are destroyed
+
+  [[nodiscard]] loop_core& home() const { return loop_core::current(); }
+  [[nodiscard]] errc check() const noexcept { return made ? errc::ok : errc::invalid_argument; }
+  [[nodiscard]] errc enter() { return errc::ok; }
+  [[nodiscard]] bool in_vain() const noexcept { return false; }
+  void started() {}
+  void left() noexcept {}
+  void leave_place() noexcept {}
+  [[nodiscard]] bool is_refused() const noexcept { return false; }  // because its resource is closed
+  void withdrawn() noexcept {}
+  void refresh() noexcept {}
+  [[nodiscard]] int descriptor() const noexcept { return -1; }
+  [[nodiscard]] std::uint32_t bytes_so_far() const noexcept { return description::no_count; }
+
+  struct waiter {
+    suspended coroutine;
+    node** place;  // the coroutine's pointer to this operation; null if it has none
+  };
+};
+
 /// The base of operations. T is the type of the value.
 template <class Derived, class T>
-class operation : public node, public operation_tag {
+class operation : public operation_defaults {
  public:
   using value_type = T;
 
@@ -3936,26 +4114,20 @@ class operation : public node, public operation_tag {
   bool ready_at_once() {
     ANYIO_NET_ASSERT(!pending() && "the operation is already pending");
     attempted = again = false;
-    result<T>& out = *::new (static_cast<void*>(&slot_.outcome)) result<T>(result_access::room<T>());
-    const errc e = self().check();
-    if (e != errc::ok) {
-      if (!may_refuse_at_once()) {
-        out.~result();
-        return false;
-      }
-      out = error(e, 0, self().operation_name());
+    if (const errc e = self().check(); e != errc::ok) [[unlikely]] {
+      if (!may_refuse_at_once()) return false;
+      slot_.outcome_room() = error(e, 0, self().operation_name());
     } else {
       attempted = self().in_vain();
-      const bool try_now = !attempted && (Derived::immediate ||
-                                          (Derived::attempts_when_awaited && self().home().spend_inline()));
-      if (!try_now || !attempt_by_caller(out)) {
+      if (attempted || !may_try_at_once()) return false;
+      if (result<T>& out = slot_.outcome_room(); !attempt_by_caller(out)) {
         out.~result();
-        attempted |= try_now;
+        attempted = true;
         return false;
       }
       leave();  // as after a wait, so that it may be used again
     }
-    if (!Raises || ANYIO_NET_EXCEPTIONS || out.has_value()) return true;
+    if (!Raises || ANYIO_NET_EXCEPTIONS || slot_.outcome.has_value()) return true;
     finished = true;  // await_suspend raises the error
     return false;
   }
@@ -3963,7 +4135,7 @@ class operation : public node, public operation_tag {
   bool suspend(std::coroutine_handle<P> h, node** place) {
     if constexpr (Raises && !ANYIO_NET_EXCEPTIONS) {
       if (finished) {
-        hand_on(h.promise(), {step::raise, &h.promise(), take_outcome().error()});
+        hand_on(h.promise(), step::raising(h.promise(), take_outcome().error()));
         return true;
       }
     }
@@ -3972,7 +4144,7 @@ class operation : public node, public operation_tag {
     awaited = true;
     return true;
   }
-  result<T> take_outcome() noexcept {
+  ANYIO_NET_HOT result<T> take_outcome() noexcept {
     result<T> r = std::move(slot_.outcome);
     slot_.outcome.~result();
     finished = false;
@@ -3984,7 +4156,7 @@ class operation : public node, public operation_tag {
       out = error(e, 0, self().operation_name());
       return true;
     }
-    if (self().home().blocked() || !attempt_by_caller(out)) return false;
+    if (self().home_if_checked().blocked() || !attempt_by_caller(out)) return false;
     leave();
     return true;
   }
@@ -4008,29 +4180,18 @@ class operation : public node, public operation_tag {
   }
 
  protected:
-  static constexpr bool immediate = false;  // true: always completes at once, and does not count for fairness
-  static constexpr bool attempts_when_awaited = true;  // false: begins only when it has a waiter
-  static constexpr bool has_parts =
-      false;  // whether other code may run when it ends, such as the destructors of children
-
   [[nodiscard]] const char* operation_name() const noexcept { return Derived::name; }
-  [[nodiscard]] loop_core& home() const { return loop_core::current(); }
-  [[nodiscard]] errc check() const noexcept { return made ? errc::ok : errc::invalid_argument; }
-  [[nodiscard]] errc enter() { return errc::ok; }
-  [[nodiscard]] bool in_vain() const noexcept { return false; }
-  void started() {}
-  void left() noexcept {}
-  void leave_place() noexcept {}
-  [[nodiscard]] bool is_refused() const noexcept { return false; }  // because its resource is closed
-  void withdrawn() noexcept {}
-  void refresh() noexcept {}
-  [[nodiscard]] int descriptor() const noexcept { return -1; }
-  [[nodiscard]] std::uint32_t bytes_so_far() const noexcept { return description::no_count; }
+  [[nodiscard]] loop_core& home_if_checked() const { return self().home(); }
+  bool attempt_at_once(result<T>& out) { return self().attempt(out); }
+  [[nodiscard]] bool reports(result<T>&) const noexcept { return false; }
 
  private:
   Derived& self() noexcept { return static_cast<Derived&>(*this); }
   const Derived& self() const noexcept { return static_cast<const Derived&>(*this); }
 
+  [[nodiscard]] bool may_try_at_once() const {
+    return Derived::immediate || (Derived::attempts_when_awaited && self().home_if_checked().spend_inline());
+  }
   /// Whether a failed check may be reported at once. A caller that retries a rejected operation in a loop
   /// must not starve the task that it waits for.
   [[nodiscard]] bool may_refuse_at_once() const {
@@ -4038,28 +4199,28 @@ class operation : public node, public operation_tag {
     return here == nullptr || here->spend_await() || &self().home() != here;
   }
   /// Begins to wait. An exception goes to the caller and leaves the operation idle.
-  void begin_all(const face& f, bool attempted_in_vain) {
+  ANYIO_NET_HOT void begin_all(const face& f, bool attempted_in_vain) {
 #if ANYIO_NET_EXCEPTIONS
     try {
-      begin_waiting(f);
+      begin_waiting(f, attempted_in_vain);
       begin_attempts(attempted_in_vain);
     } catch (...) {
       give_up();
       throw;
     }
 #else
-    begin_waiting(f);
+    begin_waiting(f, attempted_in_vain);
     begin_attempts(attempted_in_vain);
 #endif
   }
   [[gnu::cold, gnu::noinline]] void give_up() noexcept { withdraw(); }
-  void begin_waiting(const face& f) {
-    loop_core& on = self().home();
-    begin(on, f);
+  void begin_waiting(const face& f, bool attempted_in_vain) {
+    const errc e = attempted_in_vain ? errc::ok : self().check();  // before the attempt it was checked
+    loop_core& on = e == errc::ok ? self().home_if_checked() : self().home();
+    begin(on, f, e);
     if (on.blocked() && is_stranded(*this)) [[unlikely]]
       return;
-    early = self().check();
-    if (early == errc::ok) early = self().enter();
+    if (e == errc::ok) early = self().enter();
   }
   [[nodiscard]] error early_error() const noexcept {
     const error e(early, 0, self().operation_name());
@@ -4069,21 +4230,26 @@ class operation : public node, public operation_tag {
   void begin_attempts(bool attempted_in_vain) {
     if (early == errc::ok) {
       if (!attempted_in_vain) self().started();
-      if (attempted_in_vain || self().in_vain()) return core->park(*this);
+      if (attempted_in_vain || self().in_vain()) {
+        if constexpr (!Derived::waits_at_resource) core->park(*this);
+        return;
+      }
     }
     core->queue(*this);
   }
   /// Clears the pointer of a coroutine that awaits this operation; the coroutine is not resumed.
   void forget_awaiter() noexcept {
-    if (awaited && pending() && slot_.coroutine.place != nullptr) *slot_.coroutine.place = nullptr;
+    if (!pending()) [[likely]]
+      return;
+    if (awaited && slot_.coroutine.place != nullptr) *slot_.coroutine.place = nullptr;
   }
   void leave() noexcept {
     self().leave_place();
     self().left();
   }
-  void become_idle() noexcept {
+  ANYIO_NET_HOT void become_idle() noexcept {
     leave();
-    retire();
+    end_pending();
   }
   bool make_attempt(result<T>& out) {
     if (!self().is_refused()) return self().attempt(out);
@@ -4091,20 +4257,22 @@ class operation : public node, public operation_tag {
     return true;
   }
   /// One attempt by the loop. False: the operation is still pending.
-  bool poll(result<T>& out) {
+  ANYIO_NET_HOT bool poll(result<T>& out) {
     if constexpr (Derived::has_parts) core->park(*this);  // so that the end of the loop finds it
-    if (early != errc::ok) {
+    if (early != errc::ok) [[unlikely]] {
       out = early_error();
       return true;
     }
-    if (cancelled) self().refresh();
+    if (cancelled) [[unlikely]]
+      self().refresh();
     again = false;
-    if (try_attempt(out)) return true;
+    if (try_attempt(out)) [[likely]]
+      return true;
     if (!cancelled) {
       if (again) {
         core->queue(*this);
-      } else if (!linked()) {
-        core->park(*this);
+      } else if constexpr (!Derived::waits_at_resource) {
+        if (!linked()) core->park(*this);
       }
       return false;
     }
@@ -4112,22 +4280,23 @@ class operation : public node, public operation_tag {
     return true;
   }
 
-  /// An attempt while the operation has no waiter. An exception ends the operation, as an outcome does.
+  /// An attempt right after a check, while the operation has no waiter. An exception ends the operation, as
+  /// an outcome does.
   bool attempt_by_caller(result<T>& out) {
 #if ANYIO_NET_EXCEPTIONS
     try {
-      return make_attempt(out);
+      return self().attempt_at_once(out);
     } catch (...) {
       leave();
       throw;
     }
 #else
-    return make_attempt(out);
+    return self().attempt_at_once(out);
 #endif
   }
 
   /// An attempt by the loop. An exception from moving a user's type counts as thrown at the co_await.
-  bool try_attempt(result<T>& out) {
+  ANYIO_NET_HOT bool try_attempt(result<T>& out) {
 #if ANYIO_NET_EXCEPTIONS
     try {
       return make_attempt(out);
@@ -4140,30 +4309,33 @@ class operation : public node, public operation_tag {
 #endif
   }
 
-  /// An attempt by the loop. If there is an outcome, `take` copies the waiter, and then the operation becomes
-  /// idle.
-  template <class Take>
-  static bool finish(Derived& op, result<T>& out, Take take) {
+  /// Whether there is an outcome when the loop runs it.
+  ANYIO_NET_HOT bool has_outcome(result<T>& out) {
     if constexpr (Derived::has_parts) {
-      const stand_in inside(op);
-      if (!op.poll(out)) return false;
-      take();
-      op.become_idle();
+      const stand_in inside(*this);
+      return poll(out);
     } else {
-      if (!op.poll(out)) return false;
-      take();
-      op.become_idle();
+      return self().reports(out) || poll(out);
     }
-    return true;
+  }
+  /// It has an outcome, and the waiter was copied.
+  ANYIO_NET_HOT void end() noexcept {
+    if constexpr (Derived::has_parts) {
+      const stand_in inside(*this);
+      become_idle();
+    } else {
+      become_idle();
+    }
   }
 
   template <class F>
   static void run_callback(node& n) {
     auto& op = static_cast<Derived&>(n);
     result<T> r = result_access::room<T>();
-    waiter_storage waiter;
-    if (!finish(op, r, [&] { waiter = op.slot_.callable; })) return;
-    F f = waiter.get<F>();
+    if (!op.has_outcome(r)) [[unlikely]]
+      return;
+    F f = op.slot_.callable.template get<F>();
+    op.end();
     call_back<T>(f, std::move(r));
   }
   template <class F>
@@ -4180,14 +4352,26 @@ class operation : public node, public operation_tag {
   template <bool Raises>
   static void run_awaiting(node& n) {
     auto& op = static_cast<Derived&>(n);
-    result<T> r = result_access::room<T>();
-    suspended coroutine;
-    if (!finish(op, r, [&] { coroutine = op.slot_.coroutine.coroutine; })) return;
-    if constexpr (Raises && !ANYIO_NET_EXCEPTIONS) {
-      if (!r.has_value()) return drive({step::raise, coroutine.promise, r.error()});
+    const waiter who = op.slot_.coroutine;
+    if constexpr (Derived::has_parts) {  // other code asks for the waiter meanwhile
+      result<T> r = result_access::room<T>();
+      if (!op.has_outcome(r)) return;
+      op.end();
+      ::new (static_cast<void*>(&op.slot_.outcome)) result<T>(std::move(r));
+    } else {
+      result<T>& out = op.slot_.outcome_room();
+      if (!op.has_outcome(out)) [[unlikely]] {
+        out.~result();
+        ::new (static_cast<void*>(&op.slot_.coroutine)) waiter(who);
+        return;
+      }
+      op.end();
     }
-    ::new (static_cast<void*>(&op.slot_.outcome)) result<T>(std::move(r));
-    coroutine.resume();
+    if constexpr (Raises && !ANYIO_NET_EXCEPTIONS) {
+      if (!op.slot_.outcome.has_value())
+        return drive(step::raising(*who.coroutine.promise, op.take_outcome().error()));
+    }
+    who.coroutine.resume();
   }
   static void abandon_awaiting(node& n) {
     auto& op = static_cast<Derived&>(n);
@@ -4207,16 +4391,15 @@ class operation : public node, public operation_tag {
   template <bool Raises>
   static constexpr face awaiting_face{run_awaiting<Raises>, abandon_awaiting, owner_of_awaiting, describe};
 
-  struct waiter {
-    suspended coroutine;
-    node** place;  // the coroutine's pointer to this operation; null if it has none
-  };
   // The outcome and the waiter never exist at the same time.
   union slot {
     slot() noexcept {}
     slot(const slot&) noexcept {}
     slot& operator=(const slot&) noexcept { return *this; }
     ~slot() {}
+    result<T>& outcome_room() noexcept {
+      return *::new (static_cast<void*>(&outcome)) result<T>(result_access::room<T>());
+    }
     waiter_storage callable;
     waiter coroutine;
     result<T> outcome;
@@ -4253,47 +4436,84 @@ class [[nodiscard]] as_result_awaiter : waiting_for<Op> {
   }
 };
 
-/// What an operation made of another begins to wait for. If that lies elsewhere, it is withdrawn with this,
-/// unless it has ended, or somebody else has begun it since. One that is held by value ends with its holder
-/// anyway.
-template <class Op>
-struct begun_elsewhere {
-  void begun(Op&) noexcept {}
-};
-template <class Op>
-struct begun_elsewhere<Op&> {
-  begun_elsewhere() = default;
-  begun_elsewhere(begun_elsewhere&&) noexcept {}
-  begun_elsewhere& operator=(begun_elsewhere&&) = delete;
-  ~begun_elsewhere() {
-    if (op != nullptr && op->waits_with() == how) op->withdraw();
+/// Passes a result of `as_result` on. The library's own callables take a result of a result; a user's
+/// callable takes the result.
+template <class T, class F>
+struct value_callback {
+  using internal = void;
+  F f;
+  void operator()(result<T>&& r) {
+    if constexpr (internal_callable<F>) {
+      if (result_access::is_foreign(r)) return f(result_access::failure<result<T>>(r));
+      f(result<result<T>>(std::move(r)));
+    } else {
+      call_back<T>(f, std::move(r));
+    }
   }
-  void begun(Op& o) noexcept {
-    op = &o;
-    how = o.waits_with();
-  }
-  Op* op = nullptr;
-  const face* how = nullptr;
+  node* owner() const noexcept { return owner_of(f); }
+  void abandon() const { detail::abandon(f); }
 };
 
-/// An operation or a task that returns its failure as a value. Op may be a reference.
+/// An operation or a task that returns its failure as a value. It has no state of its own.
 template <class Op>
-class [[nodiscard]] as_result_operation : public operation_tag {
-  using inner = typename std::remove_reference_t<Op>::value_type;
+class [[nodiscard]] as_result_operation : public Op {
+  using inner = typename Op::value_type;
 
  public:
   using value_type = result<inner>;
 
-  as_result_operation()
-    requires(!std::is_reference_v<Op>)
-  = default;
-  explicit as_result_operation(Op&& op) : op_(std::forward<Op>(op)) {}
+  as_result_operation() = default;
+  explicit as_result_operation(Op&& op) : Op(std::move(op)) {}
+
+  auto operator co_await() noexcept {
+    if constexpr (requires(Op& op) { op.awaiter_of_result(); }) {
+      return this->awaiter_of_result();
+    } else {
+      return as_result_awaiter<Op>(*this);
+    }
+  }
+
+  /// Only for its message, where a result is wanted and an operation is given.
+  template <class U>
+    requires std::is_same_v<U, value_type>
+  operator U() const {
+    static_assert(!std::is_same_v<U, U>, "co_await is missing: this is an operation, not its result");
+  }
+
+  template <class F>
+  void start(F f) & {
+    static_assert(detail::is_callback<F, inner>());
+    Op::start(value_callback<inner, F>{f});
+  }
+  template <class F>
+  void start(F&& f) && {
+    static_assert(detail::is_callback<std::decay_t<F>, inner>());
+    detached<as_result_operation, std::decay_t<F>>::start(std::move(*this),
+                                                          std::decay_t<F>(std::forward<F>(f)));
+  }
+};
+
+/// `as_result` of an operation that has a name, which it refers to. What it begins is withdrawn with it,
+/// unless that has ended, or somebody else has begun the operation since.
+template <class Op>
+class [[nodiscard]] as_result_operation<Op&> : public operation_tag {
+  using inner = typename Op::value_type;
+
+ public:
+  using value_type = result<inner>;
+
+  explicit as_result_operation(Op& op) noexcept : op_(op) {}
+  as_result_operation(as_result_operation&& other) noexcept : op_(other.op_) {}
+  as_result_operation& operator=(as_result_operation&&) = delete;
+  ~as_result_operation() {
+    if (begun_with_ != nullptr && op_.waits_with() == begun_with_) op_.withdraw();
+  }
 
   auto operator co_await() noexcept {
     if constexpr (requires { op_.awaiter_of_result(); }) {
       return op_.awaiter_of_result();
     } else {
-      return as_result_awaiter<std::remove_reference_t<Op>>(op_);
+      return as_result_awaiter<Op>(op_);
     }
   }
 
@@ -4311,48 +4531,36 @@ class [[nodiscard]] as_result_operation : public operation_tag {
   template <class F>
   void start(F f) & {
     static_assert(detail::is_callback<F, inner>());
-    op_.start(wrapped<F>{f});
-    begun_.begun(op_);
+    op_.start(value_callback<inner, F>{f});
+    begun_with_ = op_.waits_with();
   }
   template <class F>
   void start(F&& f) && {
     static_assert(detail::is_callback<std::decay_t<F>, inner>());
-    if constexpr (std::is_lvalue_reference_v<Op>) {
-      op_.start(wrapped<std::decay_t<F>>{std::forward<F>(f)});
-    } else {
-      detached<as_result_operation, std::decay_t<F>>::start(std::move(*this),
-                                                            std::decay_t<F>(std::forward<F>(f)));
-    }
+    op_.start(value_callback<inner, std::decay_t<F>>{std::forward<F>(f)});
   }
 
  private:
-  // The library's own callables take a result of a result; a user's callable takes the result.
-  template <class F>
-  struct wrapped {
-    using internal = void;
-    F f;
-    void operator()(result<inner>&& r) {
-      if constexpr (internal_callable<F>) {
-        if (result_access::is_foreign(r)) return f(result_access::failure<result<inner>>(r));
-        f(result<result<inner>>(std::move(r)));
-      } else {
-        call_back<inner>(f, std::move(r));
-      }
-    }
-    node* owner() const noexcept { return owner_of(f); }
-    void abandon() const { detail::abandon(f); }
-  };
-  Op op_;
-  [[no_unique_address]] begun_elsewhere<Op> begun_;
+  Op& op_;
+  const face* begun_with_ = nullptr;
 };
 
 }  // namespace detail
 
 /// `co_await as_result(op)` returns a `result<T>` where `co_await op` returns a T or raises an error.
+///
+/// A temporary operation is not moved: the same object is seen as one whose failure is a value. `auto` makes
+/// an object of it that may be kept.
 template <class Op>
   requires detail::is_operation<Op>
-[[nodiscard]] detail::as_result_operation<Op> as_result(Op&& op) {
-  return detail::as_result_operation<Op>(std::forward<Op>(op));
+[[nodiscard]] decltype(auto) as_result(Op&& op) {
+  using kept = detail::as_result_operation<Op>;
+  if constexpr (std::is_lvalue_reference_v<Op>) {
+    return kept(op);
+  } else {
+    static_assert(sizeof(kept) == sizeof(Op));  // nothing is added, so each Op can be seen as one
+    return static_cast<kept&&>(op);
+  }
 }
 
 }}  // namespace anyio
@@ -4405,9 +4613,9 @@ class wait_line {
   void join(wait_place& place, node& waiter) noexcept {
     place.waiter = &waiter;
     place.now = wait_place::state::waits;
-    head_.insert_before(place);
+    head_.push_back(place);
   }
-  [[nodiscard]] bool empty() const noexcept { return !head_.linked(); }
+  [[nodiscard]] bool empty() const noexcept { return head_.empty(); }
   [[nodiscard]] wait_place* first() noexcept {
     return empty() ? nullptr : &static_cast<wait_place&>(*head_.next);
   }
@@ -4438,7 +4646,7 @@ class wait_line {
   void let_all_on(wait_place::state s) noexcept {
     while (!empty()) let_on(static_cast<wait_place&>(*head_.next), s);
   }
-  link head_;
+  list head_;
 };
 
 }  // namespace detail
@@ -5003,7 +5211,7 @@ class [[nodiscard]] result_awaiter {
   void await_suspend(std::coroutine_handle<P> h) {
     static_assert(ANYIO_NET_EXCEPTIONS || is_own_promise<P>,
                   "without exceptions a co_await of a result works only inside an anyio::task");
-    if constexpr (!ANYIO_NET_EXCEPTIONS) hand_on(h.promise(), {step::raise, &h.promise(), result_.error()});
+    if constexpr (!ANYIO_NET_EXCEPTIONS) hand_on(h.promise(), step::raising(h.promise(), result_.error()));
   }
   T await_resume() {
 #if ANYIO_NET_EXCEPTIONS
@@ -5083,7 +5291,7 @@ struct promise_common : promise_base {
     bool await_ready() const noexcept { return false; }
     void await_suspend(std::coroutine_handle<promise<T>> h) const noexcept {
       h.promise().finished = true;
-      hand_on(h.promise(), {step::deliver, &h.promise(), {}});
+      hand_on(h.promise(), {step::deliver, &h.promise()});
     }
     void await_resume() const noexcept {}
   };
@@ -5224,7 +5432,7 @@ class ANYIO_NET_LAZY task : public operation_tag {
   template <class F>
   static void run(detail::node& n) {
     n.core->park(n);
-    detail::drive({detail::step::resume, static_cast<promise_type*>(&n), {}});
+    detail::drive({detail::step::resume, static_cast<promise_type*>(&n)});
   }
   template <class F>
   static void abandon(detail::node& n) {
@@ -5280,7 +5488,7 @@ class [[nodiscard]] task<T>::awaiter {
     if (p == nullptr || p->owner != nullptr) {
       failure_ = error(errc::invalid_argument, 0, "task");
       if constexpr (Raises && !ANYIO_NET_EXCEPTIONS)
-        detail::hand_on(h.promise(), {detail::step::raise, &h.promise(), failure_.error()});
+        detail::hand_on(h.promise(), detail::step::raising(h.promise(), failure_.error()));
       return Raises && !ANYIO_NET_EXCEPTIONS;
     }
     p->owner = &task_.promise_;
@@ -5290,7 +5498,7 @@ class [[nodiscard]] task<T>::awaiter {
       p->enter_outer(h.promise());
       detail::loop_core* loop = detail::loop_core::current_or_null();
       if (loop == nullptr || loop->spend_await()) {
-        detail::hand_on(h.promise(), {detail::step::resume, p, {}});
+        detail::hand_on(h.promise(), {detail::step::resume, p});
         return true;
       }
     }
@@ -5323,7 +5531,7 @@ class [[nodiscard]] task<T>::awaiter {
   static void run(detail::node& n) {  // awaited by a foreign coroutine, or postponed to let others run
     auto& p = static_cast<promise_type&>(n);
     p.core->park(p);
-    detail::drive({detail::step::resume, &p, {}});
+    detail::drive({detail::step::resume, &p});
   }
   static void abandon(detail::node& n) {
     n.unlink();
@@ -5335,7 +5543,7 @@ class [[nodiscard]] task<T>::awaiter {
     return who(static_cast<detail::promise_base&>(n).waiter).coroutine.owner();
   }
   static detail::step go_on(const detail::suspended& waiter) {
-    if (waiter.promise != nullptr) return {detail::step::resume, waiter.promise, {}};
+    if (waiter.promise != nullptr) return {detail::step::resume, waiter.promise};
     waiter.handle.resume();
     return {};
   }
@@ -5353,7 +5561,7 @@ class [[nodiscard]] task<T>::awaiter {
   }
   static detail::step fail(const detail::waiter_storage& storage, error e) {
     const waiting w = who(storage);
-    if constexpr (Raises) return {detail::step::raise, w.coroutine.promise, e};
+    if constexpr (Raises) return detail::step::raising(*w.coroutine.promise, e);
     w.self->failure_ = e;
     return go_on(w.coroutine);
   }
@@ -5873,13 +6081,16 @@ class wait_operation;
 
 namespace detail {
 
+/// The place of such a descriptor among those of its loop.
+struct raw_place : link {};
+
 /// A descriptor that belongs to another owner and for which an operation waits.
-class raw_descriptor final : public resource, public link {
+class raw_descriptor final : public resource, public raw_place {
  public:
   raw_descriptor(loop_core& core, int fd) : resource(core) {
     registration_.fd = fd;
     entered_by_waits = true;
-    core.raw_descriptors.insert_before(*this);
+    core.raw_descriptors.push_back(static_cast<raw_place&>(*this));
   }
   ~raw_descriptor() override { close(); }
 
@@ -5979,9 +6190,11 @@ class resource_operation : public operation<Derived, T> {
  protected:
   friend class operation<Derived, T>;
 
+  static constexpr bool waits_at_resource = true;
+
   [[nodiscard]] errc check() const noexcept {
-    if (!this->made) return errc::invalid_argument;
-    if (!resource_ || !resource_->open()) return errc::closed_resource;
+    if (!resource_ || !resource_->open()) [[unlikely]]
+      return this->made ? errc::closed_resource : errc::invalid_argument;
     const node* const waiter = resource_->waiting(Side);
     return waiter != nullptr && waiter != this && !waiter->yields ? errc::busy_resource : errc::ok;
   }
@@ -5996,6 +6209,7 @@ class resource_operation : public operation<Derived, T> {
   void withdrawn() noexcept {
     if (resource_) resource_->withdrawn(Side);
   }
+  [[nodiscard]] loop_core& home_if_checked() const noexcept { return resource_->core(); }
   [[nodiscard]] loop_core& home() const {
     return resource_ && resource_->core().alive() ? resource_->core() : loop_core::current();
   }
@@ -6009,6 +6223,8 @@ class resource_operation : public operation<Derived, T> {
  private:
   [[nodiscard]] bool waits() const noexcept { return resource_ && resource_->waiting(Side) == this; }
   void leave_for_good() noexcept {
+    if (!this->pending()) [[likely]]
+      return;
     if (!waits()) return;
     resource_->set_waiting(Side, nullptr);
     resource_->withdrawn(Side);
@@ -6280,7 +6496,7 @@ class task_group {
   detail::link place_;
   detail::ref<detail::loop_core> loop_;  // the loop on which the children began
   detail::outcome_sink* sink_ = nullptr;
-  detail::link children_;
+  detail::list children_;
   std::size_t size_ = 0;
   result<void> failure_;
   detail::wait_line joining_;
@@ -6365,7 +6581,7 @@ class outcome_line {
     }
     /// The outcome is there: hands it over to the line.
     void arrived() noexcept {
-      line_.there_.insert_before(*this);
+      line_.there_.push_back(*this);
       line_.waiting.wake_first();
     }
 
@@ -6374,14 +6590,14 @@ class outcome_line {
   };
 
   [[nodiscard]] entry* first() noexcept {
-    return there_.linked() ? static_cast<entry*>(there_.next) : nullptr;
+    return there_.empty() ? nullptr : static_cast<entry*>(there_.next);
   }
   [[nodiscard]] std::size_t left() const noexcept { return left_; }
 
   wait_line waiting;
 
  private:
-  link there_;
+  list there_;
   std::size_t left_ = 0;
 };
 
@@ -6693,8 +6909,11 @@ namespace anyio { inline namespace ANYIO_NET_ABI {
 
 namespace detail {
 
+/// The place of a receiver among those of its loop.
+struct receiver_place : link {};
+
 /// The signals of one receiver; a set is a mask with a bit for each number, at number - 1.
-class signal_resource final : public resource, public link {
+class signal_resource final : public resource, public receiver_place {
  public:
   static constexpr int highest = 64;
 
@@ -6707,6 +6926,9 @@ class signal_resource final : public resource, public link {
   [[nodiscard]] int take();
 
  private:
+  [[nodiscard]] static signal_resource& at(link& place) noexcept {
+    return static_cast<signal_resource&>(static_cast<receiver_place&>(place));
+  }
   /// Passes the signals that have arrived to the receivers of the loop.
   static void distribute(loop_core& core);
   ANYIO_NET_FN void shut() noexcept override;
@@ -6805,18 +7027,22 @@ class ANYIO_NET_LAZY sleep_operation : public detail::operation<sleep_operation,
   static constexpr bool attempts_when_awaited = false;
 
   bool attempt(result<void>& out) {
-    started();
-    if (timer_.armed() || deadline_ == time_point::max()) return false;
+    if (!begun_) started();
+    if (waits_for_timer()) return false;
     out = result<void>();
     return true;
   }
-  void started() {
+  ANYIO_NET_HOT void started() {
     if (detail::exchange(begun_, true)) return;
     detail::loop_core& loop = detail::loop_core::current();
     const time_point time = loop.now();
     if (!until_) deadline_ = detail::add(time, amount_);
     if (deadline_ > time && deadline_ != time_point::max()) loop.arm(timer_, deadline_, *this);
   }
+  [[nodiscard]] bool waits_for_timer() const noexcept {
+    return timer_.armed() || deadline_ == time_point::max();
+  }
+  [[nodiscard]] bool in_vain() const noexcept { return begun_ && waits_for_timer(); }
   void left() noexcept {
     timer_.cancel();
     begun_ = false;
@@ -6930,8 +7156,8 @@ class helper_pool {
   static void give_back(helper_job& job, helper_job::stage then);
 
   std::mutex mutex_;
-  link queue_;  // empty when there is no helper
-  link performed_;
+  list queue_;  // empty when there is no helper
+  list performed_;
   std::size_t helpers_ = 0;
 };
 
@@ -7187,6 +7413,8 @@ class lent_bytes {
   lent_bytes& operator=(lent_bytes&& other) noexcept = default;
 
   [[nodiscard]] const_buffer data() const noexcept { return view_; }
+  /// Whether this object owns the bytes, or keeps them alive.
+  [[nodiscard]] bool keeps() const noexcept { return static_cast<bool>(copy_); }
   void set_view(const_buffer view) noexcept { view_ = view; }
   /// The number of lent bytes before these that are no longer kept.
   [[nodiscard]] std::size_t dropped() const noexcept { return copy_ ? copy_->dropped : 0; }
@@ -7303,8 +7531,11 @@ class stream_resource : public resource {
   /// buffer, unless the stream has another buffer.
   ANYIO_NET_FN virtual progress receive_view(std::size_t max_bytes, result<std::string_view>& out);
   virtual progress send(outgoing& data, result<void>& out) = 0;
-  /// Sends one piece, and adds to `sent`. A stream may have a shorter way than `send`.
-  ANYIO_NET_FN virtual progress send_piece(const_buffer data, std::size_t& sent, result<void>& out);
+  /// One try to send one piece, without the state that `send` needs. Returns the number of bytes sent, or a
+  /// negative errno, which `failed_send` turns into an outcome. 0 means that only `send` can tell.
+  virtual ssize_t send_now(const_buffer) { return 0; }
+  /// The outcome of a `send_now` that returned an errno.
+  virtual progress failed_send(ssize_t, result<void>&) { return progress::waiting; }
   virtual progress send_eof(result<void>& out) = 0;
   /// Ends the stream in order, after `begin_closing` and before `close`. It is done when the peer has seen
   /// the end, or is gone. Waits on the read side.
@@ -7454,9 +7685,38 @@ class ANYIO_NET_LAZY send_operation
   [[nodiscard]] errc check() const noexcept;
   [[nodiscard]] std::uint32_t bytes_so_far() const noexcept { return detail::description::count(sent_); }
   bool attempt(result<void>& out);
-  void started();
-  void left() noexcept;
-  bool transfer(result<void>& out);
+  bool attempt_at_once(result<void>& out) {
+    const ssize_t n = send_whole();
+    if (n == whole) [[likely]]
+      return detail::result_access::succeed(out);
+    return transfer_rest(n, out);
+  }
+  void started() {
+    const ssize_t n = send_whole();
+    if (n == whole) [[likely]]
+      return found_.set_done();
+    begin_rest(n);
+  }
+  [[nodiscard]] bool reports(result<void>& out) const noexcept {
+    return found_.is_set() && resource_->open() && found_.get(out);
+  }
+  void left() noexcept {
+    found_.clear();
+    restart_ = true;
+  }
+  static constexpr ssize_t whole = std::numeric_limits<ssize_t>::max();
+  /// One try to send all of one piece, as most sends do. Returns `whole`, or what `send_now` returned.
+  ssize_t send_whole() {
+    if (restart_ || sent_ != 0 || !parts_.empty() || bytes_.keeps()) return 0;
+    const const_buffer piece = bytes_.data();
+    const ssize_t n = resource_->send_now(piece);
+    if (n <= 0) return n;
+    sent_ = static_cast<std::size_t>(n);
+    return sent_ == piece.size() ? whole : 0;
+  }
+  void begin_rest(ssize_t status);
+  bool transfer_rest(ssize_t status, result<void>& out);
+  detail::progress transfer_piece(result<void>& out);
   detail::progress transfer_parts(result<void>& out);
   [[nodiscard]] detail::outgoing rest_of_parts() const noexcept;
 
@@ -7466,8 +7726,7 @@ class ANYIO_NET_LAZY send_operation
   // sent. A null view means the beginning.
   std::span<const const_buffer> parts_;
   std::size_t sent_ = 0;
-  [[no_unique_address]] error outcome_;
-  bool over_ = false;     // completed in `started`, and the outcome is not yet reported
+  [[no_unique_address]] detail::found_outcome found_;
   bool restart_ = false;  // the next attempt is the first of a new send
 };
 
@@ -7500,6 +7759,7 @@ class ANYIO_NET_LAZY aclose_operation
   friend class detail::operation<aclose_operation, void>;
 
   [[nodiscard]] errc check() const noexcept { return made ? errc::ok : errc::invalid_argument; }
+  [[nodiscard]] detail::loop_core& home_if_checked() const { return home(); }
   [[nodiscard]] bool is_refused() const noexcept { return false; }
   [[nodiscard]] errc enter() noexcept;
   bool attempt(result<void>& out);
@@ -8099,7 +8359,8 @@ class socket_resource : public descriptor_resource {
   ANYIO_NET_FN progress receive(mutable_buffer into, result<std::size_t>& out) override;
   ANYIO_NET_FN progress receive_view(std::size_t max_bytes, result<std::string_view>& out) override;
   ANYIO_NET_FN progress send(outgoing& data, result<void>& out) override;
-  ANYIO_NET_FN progress send_piece(const_buffer data, std::size_t& sent, result<void>& out) override;
+  ANYIO_NET_FN ssize_t send_now(const_buffer data) override;
+  ANYIO_NET_FN progress failed_send(ssize_t status, result<void>& out) override;
   ANYIO_NET_FN progress send_eof(result<void>& out) override;
   ANYIO_NET_FN progress finish() override;
 
@@ -8111,8 +8372,6 @@ class socket_resource : public descriptor_resource {
   /// The error for a failed or empty read. `error_number` is the errno of the read, or 0 for an end.
   [[nodiscard]] error end_of_reading(int error_number, const char* operation) noexcept;
   [[nodiscard]] error end_of_writing(int error_number, const char* operation) noexcept;
-  /// The outcome of a call that could not send.
-  progress failed_send(ssize_t status, result<void>& out);
   /// Whether the end of the stream was received.
   [[nodiscard]] bool ended() const noexcept { return ended_; }
   /// Records a read of `size` bytes into a buffer of `room` bytes.
@@ -8127,6 +8386,7 @@ class socket_resource : public descriptor_resource {
   template <class T, class Make>
   progress read_once(mutable_buffer into, result<T>& out, Make make);
   ssize_t read_some(void* data, std::size_t size, bool& more_may_follow);
+  ssize_t read_bytes_only(void* data, std::size_t size, bool& more_may_follow);
   [[nodiscard]] int cause_of(int error_number) noexcept;
   void note_cause(int error_number) noexcept;
 
@@ -9707,7 +9967,7 @@ class [[nodiscard]] connect_tcp_operation : public operation<connect_tcp_operati
   std::vector<ip_endpoint> targets_;
   std::size_t next_ = 0;
   std::size_t running_ = 0;
-  link attempts_;
+  list attempts_;
   timer head_start_;
   error first_failure_;
   part_outcome<tcp_stream> won_;
@@ -10051,31 +10311,30 @@ class datagram_send : public resource_operation<Derived, void, datagram_resource
   friend class operation<Derived, void>;
 
   bool attempt(result<void>& out) {
-    if (over_) return complete(out, outcome_.code() == errc::ok ? result<void>() : result<void>(outcome_));
+    if (found_.is_set()) return found_.get(out);
     if (static_cast<Derived*>(this)->transfer(out)) return true;
     keep_loan();
     return false;
   }
   void started() {
-    if (this->early != errc::ok) return;
-    result<void> out;
-    if (!attempt(out)) return;
-    over_ = true;
-    outcome_ = out.error();
+    result<void> out = result_access::room<void>();
+    if (attempt(out)) found_.set(out);
   }
-  void left() noexcept { over_ = false; }
+  [[nodiscard]] bool reports(result<void>& out) const noexcept {
+    return found_.is_set() && this->resource_->open() && found_.get(out);
+  }
+  void left() noexcept { found_.clear(); }
   /// Sets the outcome of a call. Returns false if the send has to wait.
   bool settle(int status, result<void>& out) {
     if (status == -EAGAIN) return false;
     if (status < 0) return complete(out, this->resource_->failure(status, Derived::name));
-    return complete(out, result<void>());
+    return result_access::succeed(out);
   }
 
   lent_bytes bytes_;
 
  private:
-  [[no_unique_address]] error outcome_;
-  bool over_ = false;  // completed in `started`; the outcome is not reported yet
+  [[no_unique_address]] found_outcome found_;
 };
 
 /// Makes the sockets that users hold, and finds what they hold.
@@ -11735,8 +11994,8 @@ class tls_accepting final : public resource {
   ref<listener_resource> listener_;
   tls_server_settings settings_;
   accept_operation<tcp_stream> accept_;
-  link handshakes_;
-  link ready_;  // handshakes that have succeeded
+  list handshakes_;
+  list ready_;  // handshakes that have succeeded
   error failure_;
 };
 
@@ -14215,6 +14474,10 @@ ANYIO_NET_FN short poll_interest(std::uint32_t readiness_bits) noexcept {
 }
 
 ANYIO_NET_FN std::uint32_t readiness_of_poll(unsigned events) noexcept {
+  if constexpr (POLLIN == ready_read && POLLOUT == ready_write) {
+    if ((events & ~unsigned{POLLIN | POLLOUT}) == 0) [[likely]]
+      return events;
+  }
   std::uint32_t ready = 0;
   if ((events & POLLIN) != 0) ready |= ready_read;
   if ((events & POLLOUT) != 0) ready |= ready_write;
@@ -17323,44 +17586,49 @@ class owner_chain {
   bool is_empty_ = true;
 };
 
+/// Appends a line about a node.
+ANYIO_NET_COLD void loop_core::describe(node& n, bool ready, std::uint32_t time, std::string& text) {
+  const description d = n.how->describe(n);
+  if (d.fd >= 0) {
+    text += "fd " + std::to_string(d.fd);
+    if (const std::string address = address_for_dump(*system_, d.fd); !address.empty())
+      text += " (" + address + ")";
+    text += ": ";
+  } else {
+    text += "-: ";
+  }
+  text += d.operation;
+  if (d.moved != description::no_count) text += ", " + std::to_string(d.bytes()) + " bytes";
+  const std::uint32_t age = time - n.since;
+  char part[64];
+  std::snprintf(part, sizeof part, ", %u.%03u s", age / 1000, age % 1000);
+  text += part;
+  if (ready) text += ", ready";
+  owner_chain chain(text);
+  for (node* owner = n.how->owner(n); owner != nullptr;) {
+    const bool known = owner != unknown_owner() && owner->how != nullptr;
+    if (owner == unknown_owner()) {
+      chain.add("a coroutine of another library");
+    } else if (owner == runner_) {
+      chain.add("run");
+    } else if (known && owner->how->describe != nullptr) {
+      chain.add(owner->how->describe(*owner).operation);
+    }
+    owner = known ? owner->how->owner(*owner) : nullptr;
+  }
+  chain.end();
+  text += '\n';
+}
+
 ANYIO_NET_COLD std::string loop_core::dump() {
   std::string text;
   const auto time = static_cast<std::uint32_t>(now().time_since_epoch() / std::chrono::milliseconds(1));
-  for (const link* list : {&round_, &ready_, &parked_}) {
-    for (const link* l = list->next; l != list; l = l->next) {
-      auto& n = const_cast<node&>(static_cast<const node&>(*l));
-      const description d = n.how->describe(n);
-      char part[64];
-      if (d.fd >= 0) {
-        text += "fd " + std::to_string(d.fd);
-        if (const std::string address = address_for_dump(*system_, d.fd); !address.empty())
-          text += " (" + address + ")";
-        text += ": ";
-      } else {
-        text += "-: ";
-      }
-      text += d.operation;
-      if (d.moved != description::no_count) text += ", " + std::to_string(d.bytes()) + " bytes";
-      const std::uint32_t age = time - n.since;
-      std::snprintf(part, sizeof part, ", %u.%03u s", age / 1000, age % 1000);
-      text += part;
-      if (list != &parked_) text += ", ready";
-      owner_chain chain(text);
-      for (node* owner = n.how->owner(n); owner != nullptr;) {
-        const bool known = owner != unknown_owner() && owner->how != nullptr;
-        if (owner == unknown_owner()) {
-          chain.add("a coroutine of another library");
-        } else if (owner == runner_) {
-          chain.add("run");
-        } else if (known && owner->how->describe != nullptr) {
-          chain.add(owner->how->describe(*owner).operation);
-        }
-        owner = known ? owner->how->owner(*owner) : nullptr;
-      }
-      chain.end();
-      text += '\n';
-    }
-  }
+  for (const list* nodes : {&round_, &ready_, &parked_})
+    for (link* l = nodes->next; l != nodes; l = l->next)
+      describe(static_cast<node&>(*l), nodes != &parked_, time, text);
+  for (link* l = resources_.next; l != &resources_; l = l->next)
+    for (node* const n : resource::at(*l).waiting_)
+      if (n != nullptr && n->pending() && !n->linked()) describe(*n, false, time, text);
   return text;
 }
 
@@ -17374,24 +17642,29 @@ namespace anyio { inline namespace ANYIO_NET_ABI {
 
 namespace detail {
 
-ANYIO_NET_FN resource::resource(loop_core& core) : core_(core) { ++core.references_; }
+ANYIO_NET_FN resource::resource(loop_core& core) : core_(core), open_(core.alive()) {
+  ++core.references_;
+  core.resources_.push_back(*this);
+}
 
 ANYIO_NET_FN resource::~resource() {
+  unlink();
   if (--core_.references_ == 0) [[unlikely]]
     ref<loop_core>::end(&core_);
 }
 
 ANYIO_NET_FN void resource::close() noexcept {
-  if (!open_) return;
+  if (shut_) return;
   open_ = false;
+  shut_ = true;
   shut();
   wake(read_side);
   wake(write_side);
 }
 
 ANYIO_NET_FN void resource::begin_closing() noexcept {
-  if (closing_ || !open_) return;
-  closing_ = true;
+  if (!open_) return;
+  open_ = false;
   wake(read_side);
   wake(write_side);
 }
@@ -17414,7 +17687,7 @@ struct mailboxes {
 
 #if !defined(ANYIO_NET_NO_THREADS)
   std::mutex mutex;
-  link all;
+  list all;
 
   mailboxes() { at_fork(lock_all, unlock_all, in_child); }
 
@@ -17443,7 +17716,7 @@ ANYIO_NET_COLD mailbox::mailbox() {
   [[maybe_unused]] mailboxes& list = mailboxes::instance();
 #if !defined(ANYIO_NET_NO_THREADS)
   const std::lock_guard lock(list.mutex);
-  list.all.insert_before(*this);
+  list.all.push_back(*this);
 #endif
 }
 
@@ -17465,8 +17738,8 @@ ANYIO_NET_FN bool mailbox::offer(posted_node& call) {
   const std::lock_guard lock(mutex);
 #endif
   if (system == nullptr) return false;
-  const bool first = !calls.linked();
-  calls.insert_before(call);
+  const bool first = calls.empty();
+  calls.push_back(call);
   // Under the lock, since the loop may end right after it. In a child that has inherited the loop, the poller
   // belongs to the parent and must not be used; `after_fork` will wake the loop.
   if (first && (forks_of_owner == forks_so_far || system->native_handle() < 0)) system->wake();
@@ -17486,12 +17759,7 @@ ANYIO_NET_FN loop_core& loop_core::current() {
   return *core;
 }
 
-ANYIO_NET_FN mutable_buffer loop_core::buffer() {
-  if (!buffer_.unique()) buffer_ = shared(owned<loop_buffer>(new loop_buffer));
-  buffer_lent_ = end_of_share_;
-  await_budget_ = await_budget_of_node;  // a task that receives a view of it begins at once
-  return mutable_buffer(buffer_->bytes, buffer_size);
-}
+ANYIO_NET_COLD void loop_core::renew_buffer() { buffer_ = shared(owned<loop_buffer>(new loop_buffer)); }
 
 ANYIO_NET_FN std::uint64_t loop_core::enter(registration& r, resource& owner) {
   if (free_slot_ == no_slot) {
@@ -17543,19 +17811,15 @@ ANYIO_NET_FN void loop_core::forget(registration& r, bool close_it) noexcept {
   const int fd = detail::exchange(r.fd, -1);
   if (!close_it) return;
   system_->close(fd);
-  link waiting;
+  list waiting;
   waiting.splice(starved_);
-  while (waiting.linked()) {
-    auto& s = static_cast<starved&>(*waiting.next);
-    s.unlink();
-    s.waiter->wake(read_side);
-  }
+  while (link* const l = waiting.pop_front()) static_cast<starved*>(l)->waiter->wake(read_side);
 }
 
 ANYIO_NET_COLD void loop_core::wait_for_memory(starved& s, resource& waiter) noexcept {
   s.waiter = &waiter;
   s.unlink();
-  shortage_.waiting.insert_before(s);
+  shortage_.waiting.push_back(s);
   if (shortage_.pause.armed()) return;
   const bool failed_again = shortage_.ended == turn_milliseconds_;
   shortage_.milliseconds = failed_again ? std::min(std::max(shortage_.milliseconds * 2, 1u), 256u) : 1;
@@ -17565,13 +17829,12 @@ ANYIO_NET_COLD void loop_core::wait_for_memory(starved& s, resource& waiter) noe
 ANYIO_NET_COLD void loop_core::shortage::run(node& n) {
   auto& self = static_cast<shortage&>(n);
   self.ended = self.loop.turn_milliseconds_;
-  link waiting;
+  list waiting;
   waiting.splice(self.waiting);
-  while (waiting.linked()) {
-    auto& s = static_cast<starved&>(*waiting.next);
-    s.unlink();
-    s.waiter->wake(read_side);
-    s.waiter->wake(write_side);
+  while (link* const l = waiting.pop_front()) {
+    resource& waiter = *static_cast<starved*>(l)->waiter;
+    waiter.wake(read_side);
+    waiter.wake(write_side);
   }
 }
 
@@ -17584,18 +17847,14 @@ ANYIO_NET_FN void loop_core::dispatch(const poll_event& event) noexcept {
 }
 
 ANYIO_NET_FN void loop_core::take_mail() {
-  link calls;
+  list calls;
   {
 #if !defined(ANYIO_NET_NO_THREADS)
     const std::lock_guard lock(mail->mutex);
 #endif
     calls.splice(mail->calls);
   }
-  while (calls.linked()) {
-    auto& call = static_cast<posted_node&>(*calls.next);
-    call.unlink();
-    post(call);
-  }
+  while (link* const l = calls.pop_front()) post(static_cast<posted_node&>(*l));
 }
 
 ANYIO_NET_FN void loop_core::post(posted_node& call) noexcept {
@@ -17658,12 +17917,12 @@ ANYIO_NET_FN bool loop_core::run_ready(const bool* done) {
     }  // nodes that did not run, because of stop() or an exception, stay in front
   };
   bool ran = false;
-  for (int round = 0; round < rounds_of_turn && ready_.linked(); ++round) {
+  for (int round = 0; round < rounds_of_turn && !ready_.empty(); ++round) {
     const round_scope scope(*this);
-    while (round_.linked()) {
+    while (!round_.empty()) {
       if ((work_ >= next_look_ && turn_is_over()) || (done != nullptr && *done)) return ran;
       auto& n = static_cast<node&>(*round_.next);
-      n.unlink();
+      n.take_out();
       work_ += work_of_completion;
       end_of_share_ = work_ + share_of_node;
       await_budget_ = await_budget_of_node;
@@ -17740,7 +17999,7 @@ ANYIO_NET_FN bool loop_core::turn(duration at_most) {
 
 ANYIO_NET_FN void loop_core::step() {
   const running_scope scope(*this);
-  if (!ready_.linked()) poll(time_until_next());
+  if (ready_.empty()) poll(time_until_next());
   next_look_ = work_of_turn;
   work_ = work_of_turn - 1;  // so that only one node runs
   run_ready(nullptr);
@@ -17762,11 +18021,11 @@ ANYIO_NET_FN bool loop_core::idle() const noexcept {
 #if !defined(ANYIO_NET_NO_THREADS)
   const std::lock_guard lock(mail->mutex);
 #endif
-  return !mail->calls.linked();
+  return mail->calls.empty();
 }
 
 ANYIO_NET_FN duration loop_core::time_until_next() {
-  if (ready_.linked() || round_.linked()) return duration::zero();
+  if (!ready_.empty() || !round_.empty()) return duration::zero();
   const timer* first = timers_.first();
   if (first == nullptr) return duration::max();
   const time_point time = now();
@@ -17808,10 +18067,31 @@ ANYIO_NET_COLD void loop_core::reserve(std::size_t descriptors, std::size_t star
   blocks.put_aside();
 }
 
+/// Abandons all nodes, also those that destructors of callables begin meanwhile. Each resource is closed for
+/// its users before its waiting nodes end, so that nothing waits there again.
+ANYIO_NET_COLD void loop_core::abandon_waiting() noexcept {
+  list done;
+  for (;;) {
+    if (!ready_.empty() || !parked_.empty()) {
+      auto& n = static_cast<node&>(*(ready_.empty() ? parked_ : ready_).next);
+      n.how->abandon(n);
+    } else if (link* const place = resources_.pop_front()) {
+      done.push_back(*place);
+      const ref<resource> owner(&resource::at(*place));
+      owner->open_ = false;
+      for (node* const n : owner->waiting_)
+        if (n != nullptr && n->pending() && !n->linked()) n->how->abandon(*n);
+    } else {
+      break;
+    }
+  }
+  resources_.splice(done);
+}
+
 ANYIO_NET_COLD void loop_core::end() {
   const ref<loop_core> self(this);
   {
-    link calls;
+    list calls;
     {
 #if !defined(ANYIO_NET_NO_THREADS)
       const std::lock_guard lock(mail->mutex);
@@ -17819,22 +18099,20 @@ ANYIO_NET_COLD void loop_core::end() {
       mail->system = nullptr;
       calls.splice(mail->calls);
     }
-    while (calls.linked()) {
+    while (!calls.empty()) {
       auto& call = static_cast<posted_node&>(*calls.next);
       call.how->abandon(call);
     }
   }
   stop();  // has an effect only if the loop runs
   leave_round();
-  while (ready_.linked() || parked_.linked()) {
-    auto& n = static_cast<node&>(*(ready_.linked() ? ready_ : parked_).next);
-    n.how->abandon(n);
-  }
+  abandon_waiting();
   for (std::size_t i = 0; i < slots_.size(); ++i)
     if (resource* owner = slots_[i].owner) ref<resource>(owner)->close();
   while (timers_.first() != nullptr) static_cast<void>(timers_.pop_due(time_point::max()));
   own_signals.reset();
   system_ = nullptr;
+  for (link* l = resources_.next; l != &resources_; l = l->next) resource::at(*l).open_ = false;
   lives_.withdraw();
   object = nullptr;
 }
@@ -17911,18 +18189,17 @@ ANYIO_NET_FN void timer_heap::remove(timer& t) noexcept {
 namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 
 ANYIO_NET_FN void drive(step s) {
+  promise_base* const outside = active;
   while (s.what != step::nothing) {
     promise_base& p = *s.promise;
     switch (s.what) {
       case step::nothing: break;
-      case step::resume: {
-        promise_base* const before = detail::exchange(active, &p);
-        next_step = {};
-        p.handle.resume();
-        active = before;
+      case step::resume:
+        active = &p;
+        p.handle.resume();  // which sets the next step last of all, if at all
+        active = outside;
         s = detail::exchange(next_step, {});
         break;
-      }
       case step::deliver:
         if (p.how == nullptr) return;  // the loop has ended, and the waiter with it
         s = static_cast<const coroutine_face*>(p.how)->deliver(p);
@@ -17931,8 +18208,9 @@ ANYIO_NET_FN void drive(step s) {
         if (p.how == nullptr) return;
         const auto& how = *static_cast<const coroutine_face*>(p.how);
         const waiter_storage waiter = p.waiter;
+        const error failure = raised_error;  // before destructors run, which may raise
         end_frame(p);
-        s = how.fail(waiter, s.failure);
+        s = how.fail(waiter, failure);
         break;
       }
     }
@@ -17971,8 +18249,7 @@ ANYIO_NET_COLD bool is_stranded(node& n) {
   if (waits == nullptr) return false;
   const face& how = *n.how;
   n.retire();
-  n.begin(*waits, how);
-  n.early = errc::invalid_argument;
+  n.begin(*waits, how, errc::invalid_argument);
   return true;
 }
 
@@ -17996,7 +18273,7 @@ namespace detail {
 
 ANYIO_NET_FN raw_descriptor* raw_descriptor::find(loop_core& core, int fd) noexcept {
   for (link* l = core.raw_descriptors.next; l != &core.raw_descriptors; l = l->next) {
-    auto& raw = static_cast<raw_descriptor&>(*l);
+    auto& raw = static_cast<raw_descriptor&>(static_cast<raw_place&>(*l));
     if (raw.descriptor() == fd) return &raw;
   }
   return nullptr;
@@ -18023,7 +18300,7 @@ ANYIO_NET_FN void raw_descriptor::left(side s) noexcept {
 }
 
 ANYIO_NET_FN void raw_descriptor::shut() noexcept {
-  unlink();
+  raw_place::unlink();
   if (!detail::exchange(entered_, false)) return;
   core().leave(registration_);
   // If the owner closed it without `notify_closing`, a stream of this loop may use the number now.
@@ -18120,7 +18397,7 @@ inline signal_service& signals_of(loop_core& core) {
 ANYIO_NET_FN signal_resource::signal_resource(loop_core& core) : resource(core) {
   distribute(core);                                     // signals from before are not for this receiver
   static_cast<void>(core.enter(registration_, *this));  // so that it is closed with the loop
-  core.signal_receivers.insert_before(*this);
+  core.signal_receivers.push_back(static_cast<receiver_place&>(*this));
   core.after_wait = distribute;
 }
 
@@ -18142,24 +18419,24 @@ ANYIO_NET_FN int signal_resource::take() {
 }
 
 ANYIO_NET_FN void signal_resource::distribute(loop_core& core) {
-  const link& all = core.signal_receivers;
+  const list& all = core.signal_receivers;
   std::uint64_t named = 0;
-  for (link* l = all.next; l != &all; l = l->next) named |= static_cast<const signal_resource&>(*l).named_;
+  for (link* l = all.next; l != &all; l = l->next) named |= at(*l).named_;
   std::uint64_t came = 0;
   for (std::uint64_t rest = named; rest != 0; rest &= rest - 1) {
     if (signals_of(core).take_signal(std::countr_zero(rest) + 1)) came |= rest & (~rest + 1);
   }
   if (came == 0) return;
   for (link* l = all.next; l != &all; l = l->next) {
-    auto& receiver = static_cast<signal_resource&>(*l);
+    signal_resource& receiver = at(*l);
     receiver.came_ |= came & receiver.named_;
     if (receiver.came_ != 0) receiver.wake(read_side);
   }
 }
 
 ANYIO_NET_FN void signal_resource::shut() noexcept {
-  unlink();
-  if (!core().signal_receivers.linked()) core().after_wait = nullptr;
+  receiver_place::unlink();
+  if (core().signal_receivers.empty()) core().after_wait = nullptr;
   for (std::uint64_t rest = named_; rest != 0; rest &= rest - 1) {
     signals_of(core()).release_signal(std::countr_zero(rest) + 1);
   }
@@ -18213,11 +18490,11 @@ ANYIO_NET_FN void group_child::completed(result<void>&& outcome) {
 }  // namespace detail
 
 ANYIO_NET_FN task_group::task_group() : host_(detail::active) {
-  if (host_ != nullptr) host_->scopes.insert_before(place_);
+  if (host_ != nullptr) host_->scopes.push_back(place_);
 }
 
 ANYIO_NET_FN void task_group::add(detail::group_child* child) {
-  children_.insert_before(child->place());
+  children_.push_back(child->place());
   child->begin_soon();
   if (size_++ == 0) loop_ = detail::ref(child->core);
 }
@@ -18225,20 +18502,16 @@ ANYIO_NET_FN void task_group::add(detail::group_child* child) {
 /// Destroys the children except those to keep. It removes them from the group first, since the end of a child
 /// may destroy the group itself, as in a session that only its children keep alive.
 ANYIO_NET_FN void task_group::end_children(bool (*keep)(task_group&, detail::group_child&)) noexcept {
-  detail::link ending;
+  detail::list ending;
   for (detail::link* l = children_.next; l != &children_;) {
     detail::group_child& child = detail::group_child::at(*l);
     l = l->next;
     if (keep(*this, child)) continue;
     child.place().unlink();
-    ending.insert_before(child.place());
+    ending.push_back(child.place());
     one_less();
   }
-  while (ending.linked()) {
-    detail::group_child& child = detail::group_child::at(*ending.next);
-    child.place().unlink();
-    delete &child;
-  }
+  while (detail::link* const place = ending.pop_front()) delete &detail::group_child::at(*place);
 }
 
 ANYIO_NET_FN void task_group::child_completed(detail::group_child& child, result<void>&& outcome) {
@@ -18276,7 +18549,7 @@ ANYIO_NET_FN void task_group::end_doomed() noexcept {
 }
 
 ANYIO_NET_FN task_group::~task_group() {
-  while (children_.linked()) {
+  while (!children_.empty()) {
     end_children([](task_group&, detail::group_child& child) {
       ANYIO_NET_ASSERT(!child.runs_now() && "a task group cannot be destroyed by its own child");
       static_cast<void>(child);
@@ -18398,9 +18671,9 @@ ANYIO_NET_COLD void helper_pool::give_back(helper_job& job, helper_job::stage th
 ANYIO_NET_COLD void helper_pool::part_from_parent() {
   helper_pool& pool = instance();
   pool.helpers_ = 0;
-  while (pool.queue_.linked())
+  while (!pool.queue_.empty())
     give_back(static_cast<helper_job&>(*pool.queue_.next), helper_job::stage::idle);
-  while (pool.performed_.linked()) {
+  while (!pool.performed_.empty()) {
     auto& job = static_cast<helper_job&>(*pool.performed_.next);
     job.acquire();  // never destroyed: the helper was in the middle of the call
     give_back(job, helper_job::stage::lost);
@@ -18421,7 +18694,7 @@ ANYIO_NET_FN int helper_pool::submit(backend& system, helper_job& job) {
   }
   job.acquire();
   job.queued_ = true;
-  queue_.insert_before(job);
+  queue_.push_back(job);
   return 0;
 }
 
@@ -18436,11 +18709,11 @@ ANYIO_NET_FN void helper_pool::serve() {
   helper_pool& pool = instance();
   const std::uint32_t forks = forks_so_far;
   std::unique_lock lock(pool.mutex_);
-  while (pool.queue_.linked()) {
+  while (!pool.queue_.empty()) {
     auto& job = static_cast<helper_job&>(*pool.queue_.next);
     job.unlink();
     job.queued_ = false;
-    pool.performed_.insert_before(job);
+    pool.performed_.push_back(job);
     lock.unlock();
     job.work_(job);
     if (forks != forks_so_far) return;  // the call has forked, and this is the child
@@ -19873,10 +20146,16 @@ namespace anyio { inline namespace ANYIO_NET_ABI {
 
 namespace detail {
 
-ANYIO_NET_FN ssize_t socket_resource::read_some(void* data, std::size_t size, bool& more_may_follow) {
+[[gnu::always_inline]] inline ssize_t socket_resource::read_some(void* data, std::size_t size,
+                                                                 bool& more_may_follow) {
   more_may_follow = false;
-  if (!is_unix_) return core().system().receive(registration_.fd, data, size);
-  // The kernel closes descriptors that come with the bytes, and ends the read early: MSG_CTRUNC reports this.
+  if (is_unix_) return read_bytes_only(data, size, more_may_follow);
+  return core().system().receive(registration_.fd, data, size);
+}
+
+/// The kernel closes descriptors that come with the bytes, and ends the read early: MSG_CTRUNC reports this.
+[[gnu::noinline]] ANYIO_NET_FN ssize_t socket_resource::read_bytes_only(void* data, std::size_t size,
+                                                                        bool& more_may_follow) {
   const ::iovec part{data, size};
   message m{slice(&part, 1)};
   const ssize_t n = core().system().receive_message(registration_.fd, m);
@@ -19924,11 +20203,13 @@ template <class T, class Make>
   bool more_may_follow;
   const std::size_t size = std::min(into.size(), loop_core::most_of_call);
   const ssize_t n = read_some(into.data(), size, more_may_follow);
-  count_call(n);
-  if (n > 0) {
+  if (n > 0) [[likely]] {
+    count_call(n);
     note_read(static_cast<std::size_t>(n), size, more_may_follow);
-    return complete<progress::done>(out, make(static_cast<std::size_t>(n)));
+    result_access::complete_by(out, [&] { return make(static_cast<std::size_t>(n)); });
+    return progress::done;
   }
+  count_call(0);
   if (must_wait(read_side, n)) return progress::waiting;
   return complete<progress::done>(out, end_of_reading(static_cast<int>(-n), "receive"));
 }
@@ -19967,18 +20248,13 @@ ANYIO_NET_FN progress socket_resource::send(outgoing& data, result<void>& out) {
   return progress::again;
 }
 
-/// One call for one piece, which goes whole nearly always.
-ANYIO_NET_FN progress socket_resource::send_piece(const_buffer data, std::size_t& sent, result<void>& out) {
+ANYIO_NET_FN ssize_t socket_resource::send_now(const_buffer data) {
   if (exhausted[write_side] || data.empty() || data.size() > loop_core::most_of_call) [[unlikely]]
-    return stream_resource::send_piece(data, sent, out);
-  const ssize_t n = core().system().send(registration_.fd, data.data(), data.size());
-  count_call(n);
-  if (n < 0) return failed_send(n, out);
-  const auto size = static_cast<std::size_t>(n);
-  sent += size;
-  if (size == data.size()) [[likely]]
-    return complete<progress::done>(out, result<void>());
-  return stream_resource::send_piece(const_buffer(data.data() + size, data.size() - size), sent, out);
+    return 0;
+  loop_core& loop = core();
+  const ssize_t n = loop.system().send(registration_.fd, data.data(), data.size());
+  loop.count_work(n > 0 ? static_cast<std::size_t>(n) : 0);
+  return n;
 }
 
 ANYIO_NET_COLD progress socket_resource::failed_send(ssize_t status, result<void>& out) {
@@ -20377,13 +20653,6 @@ ANYIO_NET_FN progress stream_resource::receive_view(std::size_t max_bytes, resul
   return progress::done;
 }
 
-ANYIO_NET_FN progress stream_resource::send_piece(const_buffer data, std::size_t& sent, result<void>& out) {
-  outgoing piece({&data, 1});
-  const progress p = send(piece, out);
-  sent += piece.sent();
-  return p;
-}
-
 }  // namespace detail
 
 ANYIO_NET_FN errc send_operation::check() const noexcept {
@@ -20392,26 +20661,29 @@ ANYIO_NET_FN errc send_operation::check() const noexcept {
   return e;
 }
 
-ANYIO_NET_FN bool send_operation::transfer(result<void>& out) {
+/// Goes on after `send_whole`, whose status this is.
+ANYIO_NET_FN bool send_operation::transfer_rest(ssize_t status, result<void>& out) {
   if (detail::exchange(restart_, false)) {
     sent_ = 0;
     bytes_.start_over();
     if (!parts_.empty()) bytes_.set_view({});
   }
-  detail::progress p;
-  if (parts_.empty()) {
-    const const_buffer all = bytes_.data();
-    const std::size_t done = sent_ - bytes_.dropped();
-    p = resource_->send_piece(const_buffer(all.data() + done, all.size() - done), sent_, out);
-  } else {
-    p = transfer_parts(out);
-  }
-  if (settle(p)) {
-    restart_ = true;
+  if (settle(status < 0       ? resource_->failed_send(status, out)
+             : parts_.empty() ? transfer_piece(out)
+                              : transfer_parts(out)))
     return true;
-  }
   keep_loan();
   return false;
+}
+
+ANYIO_NET_FN detail::progress send_operation::transfer_piece(result<void>& out) {
+  const const_buffer all = bytes_.data();
+  const std::size_t done = sent_ - bytes_.dropped();
+  const const_buffer rest(all.data() + done, all.size() - done);
+  detail::outgoing piece({&rest, 1});
+  const detail::progress p = resource_->send(piece, out);
+  sent_ += piece.sent();
+  return p;
 }
 
 ANYIO_NET_FN detail::progress send_operation::transfer_parts(result<void>& out) {
@@ -20458,27 +20730,12 @@ ANYIO_NET_COLD void send_operation::keep_loan() {
 }
 
 ANYIO_NET_FN bool send_operation::attempt(result<void>& out) {
-  if (!over_) return transfer(out);
-  if (outcome_.code() == errc::ok) {
-    out = result<void>();
-  } else {
-    out = outcome_;
-  }
-  return true;
+  return found_.is_set() ? found_.get(out) : attempt_at_once(out);
 }
 
-ANYIO_NET_FN void send_operation::started() {
-  if (early != errc::ok) return;
+ANYIO_NET_COLD void send_operation::begin_rest(ssize_t status) {
   result<void> out;
-  again = false;
-  if (!transfer(out)) return;
-  over_ = true;
-  outcome_ = out.error();
-}
-
-ANYIO_NET_FN void send_operation::left() noexcept {
-  over_ = false;
-  restart_ = true;
+  if (transfer_rest(status, out)) found_.set(out);
 }
 
 ANYIO_NET_FN errc aclose_operation::enter() noexcept {
@@ -20651,7 +20908,7 @@ ANYIO_NET_FN connect_tcp_operation& connect_tcp_operation::operator=(connect_tcp
 ANYIO_NET_FN void connect_tcp_operation::left() noexcept {
   names_.withdraw();
   head_start_.cancel();
-  while (attempts_.linked()) delete static_cast<racing_attempt*>(attempts_.next);
+  while (link* const l = attempts_.pop_front()) delete static_cast<racing_attempt*>(l);
   running_ = next_ = 0;
   stage_ = stage::fresh;
   locals_.clear();
@@ -20738,7 +20995,7 @@ ANYIO_NET_FN void connect_tcp_operation::start_next() {
   }
   auto* a = new racing_attempt(connect_attempt(target, settings));
   a->is_first = next_++ == 0;
-  attempts_.insert_before(*a);
+  attempts_.push_back(*a);
   ++running_;
   a->op.start(part<&connect_tcp_operation::ended>(this, a));
   loop_core& loop = loop_core::current();
@@ -22490,7 +22747,7 @@ ANYIO_NET_FN tls_wrap_operation tls_server_settings::wrap(tcp_stream&& connectio
 ANYIO_NET_FN tls_accepting::~tls_accepting() { close(); }
 
 ANYIO_NET_FN bool tls_accepting::next(result<tls_stream>& out) {
-  if (ready_.linked()) {
+  if (!ready_.empty()) {
     auto* const first = static_cast<handshake*>(ready_.next);
     out = std::move(first->stream);
     forget(first);
@@ -22521,7 +22778,7 @@ ANYIO_NET_FN void tls_accepting::accepted(result<tcp_stream>&& r) {
     owned<handshake> begun(new handshake);
     begun->op = settings_.wrap(*std::move(r));
     begun->op.start(part<&tls_accepting::shaken>(this, begun.get()));
-    handshakes_.insert_before(*begun.release());
+    handshakes_.push_back(*begun.release());
   });
   if (!begins) {
     failure_ = no_memory;
@@ -22536,14 +22793,14 @@ ANYIO_NET_FN void tls_accepting::shaken(handshake* which, result<tls_stream>&& r
   if (!r.has_value()) return forget(which);
   which->stream = *std::move(r);
   which->unlink();
-  ready_.insert_before(*which);
+  ready_.push_back(*which);
   wake(read_side);
 }
 
 ANYIO_NET_FN void tls_accepting::shut() noexcept {
   accept_ = {};
-  for (link* const all : {&handshakes_, &ready_})
-    while (all->linked()) forget(static_cast<handshake*>(all->next));
+  for (list* const all : {&handshakes_, &ready_})
+    while (link* const l = all->pop_front()) forget(static_cast<handshake*>(l));
 }
 
 }  // namespace detail

@@ -60,6 +60,12 @@
 #endif
 /// For a function that runs rarely: optimized for size, which also reduces the compile time.
 #define ANYIO_NET_COLD [[gnu::cold]] ANYIO_NET_FN
+/// For a short function of a hot path, which is inlined except in builds for size.
+#if defined(__OPTIMIZE__) && !defined(__OPTIMIZE_SIZE__)
+#define ANYIO_NET_HOT [[gnu::always_inline]]
+#else
+#define ANYIO_NET_HOT
+#endif
 /// For what begins only when it is used: a call whose result is dropped has no effect.
 #define ANYIO_NET_LAZY [[nodiscard("it does nothing until it is awaited with co_await, or started")]]
 

@@ -92,6 +92,7 @@ static_assert(std::is_trivially_copyable_v<error>);
 
 namespace detail {
 struct error_access {
+  static constexpr const char* reason_of(const error& e) noexcept { return e.reason_; }
   static constexpr error with_reason(error e, const char* reason) noexcept {
     e.reason_ = reason;
     return e;

@@ -46,7 +46,7 @@ class recycler {
   /// The block size of each pool. A started operation takes a block of the first pool, and a resource of the
   /// loop takes one of the second pool; larger objects take a block by their size. Buffered bytes of a
   /// stream, for instance encrypted ones, take a block of the third pool.
-  static constexpr std::size_t block_size_of[] = {512, 152, 32768};
+  static constexpr std::size_t block_size_of[] = {512, 168, 32768};
 
   [[nodiscard, gnu::always_inline]] static inline void* allocate(std::size_t size) {
     if (size > largest) [[unlikely]]

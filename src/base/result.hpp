@@ -8,6 +8,7 @@
 #include "base/config.hpp"
 #include "base/error.hpp"
 #include "base/standard.hpp"
+#include "base/traits.hpp"
 
 #include <cstring>
 #include <type_traits>
@@ -29,6 +30,12 @@ template <class T>
 inline constexpr bool is_result = false;
 template <class T>
 inline constexpr bool is_result<result<T>> = true;
+#if ANYIO_NET_EXCEPTIONS
+// Out of line: std::rethrow_exception takes a copy, whose end every caller would contain.
+[[noreturn, gnu::noinline, gnu::cold]] inline void rethrow(const std::exception_ptr& e) {
+  std::rethrow_exception(e);
+}
+#endif
 }  // namespace detail
 
 // g++ 12 does not see that `state_` tells which member is alive, and warns in users' programs.
@@ -41,21 +48,21 @@ inline constexpr bool is_result<result<T>> = true;
 /// `*` and `->` require a value.
 template <class T = void>
 class [[nodiscard]] result {
-  using stored = std::conditional_t<std::is_void_v<T>, std::monostate, T>;
+  using stored = std::conditional_t<std::is_same_v<T, void>, std::monostate, T>;
 
  public:
   using value_type = T;  ///< the type of the value
 
   result()
-    requires std::is_default_constructible_v<stored>
+    requires detail::default_constructible<stored>
       : state_(state::value) {
     ::new (static_cast<void*>(&error_)) stored();
   }
   /// Constructs a result that holds a value.
   template <class U = T>
-    requires(!std::is_void_v<T> && !std::is_same_v<std::remove_cvref_t<U>, result> &&
+    requires(!std::is_same_v<T, void> && !std::is_same_v<std::remove_cvref_t<U>, result> &&
              !std::is_same_v<std::remove_cvref_t<U>, anyio::error> &&
-             !std::is_same_v<std::remove_cvref_t<U>, errc> && std::is_convertible_v<U &&, stored>)
+             !std::is_same_v<std::remove_cvref_t<U>, errc> && detail::converts_to<U &&, stored>)
   result(U&& value) : state_(state::value) {
     ::new (static_cast<void*>(&error_)) stored(std::forward<U>(value));
   }
@@ -68,22 +75,23 @@ class [[nodiscard]] result {
   result(errc code) noexcept : result(anyio::error(code)) {}
 
   result(const result& other)
-    requires std::is_copy_constructible_v<stored>
+    requires detail::copy_constructible<stored>
   {
     take(other);
   }
-  result(result&& other) noexcept(std::is_nothrow_move_constructible_v<stored>) { take(std::move(other)); }
+  ANYIO_NET_HOT result(result&& other) noexcept(detail::moves_without_throwing<stored>) {
+    take(std::move(other));
+  }
   result& operator=(const result& other)
-    requires std::is_copy_constructible_v<stored>
+    requires detail::copy_constructible<stored>
   {
     if (this != &other) *this = result(other);
     return *this;
   }
-  [[gnu::always_inline]] result& operator=(result&& other) noexcept(
-      std::is_nothrow_move_constructible_v<stored>) {
+  [[gnu::always_inline]] result& operator=(result&& other) noexcept(detail::moves_without_throwing<stored>) {
     if (this == &other) return *this;
     destroy();
-    if constexpr (is_plain || std::is_nothrow_move_constructible_v<stored>) {
+    if constexpr (is_plain || detail::moves_without_throwing<stored>) {
       take(std::move(other));
     } else {
       const valueless_guard guard{*this};
@@ -100,41 +108,41 @@ class [[nodiscard]] result {
 
   /// The value, which must be there.
   template <class U = T>
-    requires(!std::is_void_v<U>)
+    requires(!std::is_same_v<U, void>)
   U& operator*() & noexcept {
     ANYIO_NET_ASSERT(has_value());
     return value_;
   }
   /// The value, which must be there.
   template <class U = T>
-    requires(!std::is_void_v<U>)
+    requires(!std::is_same_v<U, void>)
   const U& operator*() const& noexcept {
     ANYIO_NET_ASSERT(has_value());
     return value_;
   }
   /// The value, which must be there.
   template <class U = T>
-    requires(!std::is_void_v<U>)
+    requires(!std::is_same_v<U, void>)
   U&& operator*() && noexcept {
     ANYIO_NET_ASSERT(has_value());
     return std::move(value_);
   }
   /// Only checks that the result is not an error.
   void operator*() const noexcept
-    requires std::is_void_v<T>
+    requires std::is_same_v<T, void>
   {
     ANYIO_NET_ASSERT(has_value());
   }
   /// Accesses a member of the value, which must be there.
   template <class U = T>
-    requires(!std::is_void_v<U>)
+    requires(!std::is_same_v<U, void>)
   U* operator->() noexcept {
     ANYIO_NET_ASSERT(has_value());
     return std::addressof(value_);
   }
   /// Accesses a member of the value, which must be there.
   template <class U = T>
-    requires(!std::is_void_v<U>)
+    requires(!std::is_same_v<U, void>)
   const U* operator->() const noexcept {
     ANYIO_NET_ASSERT(has_value());
     return std::addressof(value_);
@@ -143,27 +151,27 @@ class [[nodiscard]] result {
   /// The value. If the result holds an error, throws it; without exceptions aborts with the message.
   decltype(auto) value() & {
     check();
-    if constexpr (!std::is_void_v<T>) return static_cast<stored&>(value_);
+    if constexpr (!std::is_same_v<T, void>) return static_cast<stored&>(value_);
   }
   /// The value. If the result holds an error, throws it; without exceptions aborts with the message.
   decltype(auto) value() const& {
     check();
-    if constexpr (!std::is_void_v<T>) return static_cast<const stored&>(value_);
+    if constexpr (!std::is_same_v<T, void>) return static_cast<const stored&>(value_);
   }
   /// The value. If the result holds an error, throws it; without exceptions aborts with the message.
   T value() && {
     check();
-    if constexpr (!std::is_void_v<T>) return std::move(value_);
+    if constexpr (!std::is_same_v<T, void>) return std::move(value_);
   }
   /// The value, or `other` if the result holds an error.
   template <class U>
-    requires(!std::is_void_v<T>)
+    requires(!std::is_same_v<T, void>)
   T value_or(U&& other) const& {
     return has_value() ? value_ : static_cast<T>(std::forward<U>(other));
   }
   /// The value, or `other` if the result holds an error.
   template <class U>
-    requires(!std::is_void_v<T>)
+    requires(!std::is_same_v<T, void>)
   T value_or(U&& other) && {
     return has_value() ? std::move(value_) : static_cast<T>(std::forward<U>(other));
   }
@@ -240,7 +248,7 @@ class [[nodiscard]] result {
     if (state_ == state::value) [[likely]]
       return;
 #if ANYIO_NET_EXCEPTIONS
-    if (state_ == state::foreign) std::rethrow_exception(foreign_);
+    if (state_ == state::foreign) detail::rethrow(foreign_);
     detail::throw_error(error_);
 #else
     detail::abort_with("value() called on an error", error_);
@@ -282,13 +290,6 @@ bool call_without_throwing(F&& f) noexcept {
   return true;
 }
 
-/// Sets an outcome, and returns `Done`: for functions that return whether there is one.
-template <auto Done = true, class T, class Value>
-[[gnu::always_inline]] inline auto complete(result<T>& out, Value&& value) {
-  out = std::forward<Value>(value);
-  return Done;
-}
-
 /// The library's internal access to a result: its foreign exception, and results without content.
 struct result_access {
   /// Sets an outcome that `make` returns, in place. If it throws, the outcome has no content. Returns true.
@@ -298,6 +299,20 @@ struct result_access {
     out.state_ = result<T>::state::invalid;
     ::new (static_cast<void*>(&out.value_)) T(make());
     out.state_ = result<T>::state::value;
+    return true;
+  }
+  /// Sets an outcome that is an error, which must not be `errc::ok`.
+  template <class T>
+  static void fail(result<T>& out, const error& e) noexcept {
+    ANYIO_NET_ASSERT(e.code() != errc::ok);
+    out.destroy();
+    ::new (static_cast<void*>(&out.error_)) error(e);
+    out.state_ = result<T>::state::error;
+  }
+  /// Sets the outcome of an operation that gives no value. Returns true.
+  static bool succeed(result<void>& out) noexcept {
+    out.destroy();
+    out.state_ = result<void>::state::value;
     return true;
   }
   /// Makes a result without content; it must be assigned to before any other use.
@@ -323,9 +338,10 @@ struct result_access {
     return r.state_ == result<T>::state::foreign;
   }
   template <class T>
-  static void rethrow_foreign([[maybe_unused]] const result<T>& r) {
+  ANYIO_NET_HOT static void rethrow_foreign([[maybe_unused]] const result<T>& r) {
 #if ANYIO_NET_EXCEPTIONS
-    if (is_foreign(r)) std::rethrow_exception(r.foreign_);
+    if (is_foreign(r)) [[unlikely]]
+      rethrow(r.foreign_);
 #endif
   }
   /// Converts the error or foreign exception of a result to a result of another type.
@@ -337,6 +353,17 @@ struct result_access {
     return result<To>(r.error());
   }
 };
+
+/// Sets an outcome, and returns `Done`: for functions that return whether there is one.
+template <auto Done = true, class T, class Value>
+[[gnu::always_inline]] inline auto complete(result<T>& out, Value&& value) {
+  if constexpr (std::is_same_v<std::remove_cvref_t<Value>, error>) {
+    result_access::fail(out, value);
+  } else {
+    out = std::forward<Value>(value);
+  }
+  return Done;
+}
 
 }  // namespace detail
 

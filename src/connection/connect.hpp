@@ -132,7 +132,7 @@ class [[nodiscard]] connect_tcp_operation : public operation<connect_tcp_operati
   std::vector<ip_endpoint> targets_;
   std::size_t next_ = 0;
   std::size_t running_ = 0;
-  link attempts_;
+  list attempts_;
   timer head_start_;
   error first_failure_;
   part_outcome<tcp_stream> won_;

@@ -122,7 +122,7 @@ ANYIO_NET_FN connect_tcp_operation& connect_tcp_operation::operator=(connect_tcp
 ANYIO_NET_FN void connect_tcp_operation::left() noexcept {
   names_.withdraw();
   head_start_.cancel();
-  while (attempts_.linked()) delete static_cast<racing_attempt*>(attempts_.next);
+  while (link* const l = attempts_.pop_front()) delete static_cast<racing_attempt*>(l);
   running_ = next_ = 0;
   stage_ = stage::fresh;
   locals_.clear();
@@ -209,7 +209,7 @@ ANYIO_NET_FN void connect_tcp_operation::start_next() {
   }
   auto* a = new racing_attempt(connect_attempt(target, settings));
   a->is_first = next_++ == 0;
-  attempts_.insert_before(*a);
+  attempts_.push_back(*a);
   ++running_;
   a->op.start(part<&connect_tcp_operation::ended>(this, a));
   loop_core& loop = loop_core::current();

@@ -168,31 +168,30 @@ class datagram_send : public resource_operation<Derived, void, datagram_resource
   friend class operation<Derived, void>;
 
   bool attempt(result<void>& out) {
-    if (over_) return complete(out, outcome_.code() == errc::ok ? result<void>() : result<void>(outcome_));
+    if (found_.is_set()) return found_.get(out);
     if (static_cast<Derived*>(this)->transfer(out)) return true;
     keep_loan();
     return false;
   }
   void started() {
-    if (this->early != errc::ok) return;
-    result<void> out;
-    if (!attempt(out)) return;
-    over_ = true;
-    outcome_ = out.error();
+    result<void> out = result_access::room<void>();
+    if (attempt(out)) found_.set(out);
   }
-  void left() noexcept { over_ = false; }
+  [[nodiscard]] bool reports(result<void>& out) const noexcept {
+    return found_.is_set() && this->resource_->open() && found_.get(out);
+  }
+  void left() noexcept { found_.clear(); }
   /// Sets the outcome of a call. Returns false if the send has to wait.
   bool settle(int status, result<void>& out) {
     if (status == -EAGAIN) return false;
     if (status < 0) return complete(out, this->resource_->failure(status, Derived::name));
-    return complete(out, result<void>());
+    return result_access::succeed(out);
   }
 
   lent_bytes bytes_;
 
  private:
-  [[no_unique_address]] error outcome_;
-  bool over_ = false;  // completed in `started`; the outcome is not reported yet
+  [[no_unique_address]] found_outcome found_;
 };
 
 /// Makes the sockets that users hold, and finds what they hold.

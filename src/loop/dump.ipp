@@ -70,44 +70,49 @@ class owner_chain {
   bool is_empty_ = true;
 };
 
+/// Appends a line about a node.
+ANYIO_NET_COLD void loop_core::describe(node& n, bool ready, std::uint32_t time, std::string& text) {
+  const description d = n.how->describe(n);
+  if (d.fd >= 0) {
+    text += "fd " + std::to_string(d.fd);
+    if (const std::string address = address_for_dump(*system_, d.fd); !address.empty())
+      text += " (" + address + ")";
+    text += ": ";
+  } else {
+    text += "-: ";
+  }
+  text += d.operation;
+  if (d.moved != description::no_count) text += ", " + std::to_string(d.bytes()) + " bytes";
+  const std::uint32_t age = time - n.since;
+  char part[64];
+  std::snprintf(part, sizeof part, ", %u.%03u s", age / 1000, age % 1000);
+  text += part;
+  if (ready) text += ", ready";
+  owner_chain chain(text);
+  for (node* owner = n.how->owner(n); owner != nullptr;) {
+    const bool known = owner != unknown_owner() && owner->how != nullptr;
+    if (owner == unknown_owner()) {
+      chain.add("a coroutine of another library");
+    } else if (owner == runner_) {
+      chain.add("run");
+    } else if (known && owner->how->describe != nullptr) {
+      chain.add(owner->how->describe(*owner).operation);
+    }
+    owner = known ? owner->how->owner(*owner) : nullptr;
+  }
+  chain.end();
+  text += '\n';
+}
+
 ANYIO_NET_COLD std::string loop_core::dump() {
   std::string text;
   const auto time = static_cast<std::uint32_t>(now().time_since_epoch() / std::chrono::milliseconds(1));
-  for (const link* list : {&round_, &ready_, &parked_}) {
-    for (const link* l = list->next; l != list; l = l->next) {
-      auto& n = const_cast<node&>(static_cast<const node&>(*l));
-      const description d = n.how->describe(n);
-      char part[64];
-      if (d.fd >= 0) {
-        text += "fd " + std::to_string(d.fd);
-        if (const std::string address = address_for_dump(*system_, d.fd); !address.empty())
-          text += " (" + address + ")";
-        text += ": ";
-      } else {
-        text += "-: ";
-      }
-      text += d.operation;
-      if (d.moved != description::no_count) text += ", " + std::to_string(d.bytes()) + " bytes";
-      const std::uint32_t age = time - n.since;
-      std::snprintf(part, sizeof part, ", %u.%03u s", age / 1000, age % 1000);
-      text += part;
-      if (list != &parked_) text += ", ready";
-      owner_chain chain(text);
-      for (node* owner = n.how->owner(n); owner != nullptr;) {
-        const bool known = owner != unknown_owner() && owner->how != nullptr;
-        if (owner == unknown_owner()) {
-          chain.add("a coroutine of another library");
-        } else if (owner == runner_) {
-          chain.add("run");
-        } else if (known && owner->how->describe != nullptr) {
-          chain.add(owner->how->describe(*owner).operation);
-        }
-        owner = known ? owner->how->owner(*owner) : nullptr;
-      }
-      chain.end();
-      text += '\n';
-    }
-  }
+  for (const list* nodes : {&round_, &ready_, &parked_})
+    for (link* l = nodes->next; l != nodes; l = l->next)
+      describe(static_cast<node&>(*l), nodes != &parked_, time, text);
+  for (link* l = resources_.next; l != &resources_; l = l->next)
+    for (node* const n : resource::at(*l).waiting_)
+      if (n != nullptr && n->pending() && !n->linked()) describe(*n, false, time, text);
   return text;
 }
 

@@ -78,7 +78,7 @@ struct mailbox : link {
 #if !defined(ANYIO_NET_NO_THREADS)
   std::mutex mutex;
 #endif
-  link calls;                                   // posted nodes
+  list calls;                                   // posted nodes
   backend* system = nullptr;                    // null once the loop is gone
   std::uint32_t forks_of_owner = forks_so_far;  // in the process that owns the loop
   bool post(posted_node& call);
@@ -134,21 +134,21 @@ class loop_core {
 
   /// Moves a node to the end of the ready list, from any list.
   void queue(node& n) noexcept {
-    n.leave();
-    ready_.insert_before(n);
+    n.unlink();
+    ready_.push_back(n);
     n.queued = true;
   }
   /// Makes the node that was queued last run next. Used when its starter has had its turn already.
   void advance_last() noexcept {
-    if (!ready_.linked()) return;
+    if (ready_.empty()) return;
     link& last = *ready_.previous;
-    last.unlink();
-    round_.next->insert_before(last);
+    last.take_out();
+    round_.push_front(last);
   }
   /// Moves a node to the list of waiting nodes, where it stays until something queues it.
   void park(node& n) noexcept {
-    n.leave();
-    parked_.insert_before(n);
+    n.unlink();
+    parked_.push_back(n);
     n.queued = false;
   }
   /// Whether a ready operation may still complete at once; otherwise it waits for its turn.
@@ -177,7 +177,12 @@ class loop_core {
   void arm(timer& t, time_point deadline, node& target) noexcept { timers_.arm(t, deadline, target); }
 
   /// The loop's own receive buffer; the next read into it overwrites its content.
-  [[nodiscard]] mutable_buffer buffer();
+  [[nodiscard]] mutable_buffer buffer() {
+    if (!buffer_.unique()) renew_buffer();
+    buffer_lent_ = end_of_share_;
+    await_budget_ = await_budget_of_node;  // a task that receives a view of it begins at once
+    return mutable_buffer(buffer_->bytes, buffer_size);
+  }
   /// Whether the running node received the buffer, so that a view of it may exist.
   [[nodiscard]] bool buffer_was_lent() const noexcept { return buffer_lent_ == end_of_share_; }
   /// Keeps the content of the buffer alive; the loop then reads into another buffer.
@@ -205,7 +210,7 @@ class loop_core {
   /// because no descriptor was free.
   void wait_for_descriptor(starved& s) noexcept {
     s.unlink();
-    starved_.insert_before(s);
+    starved_.push_back(s);
   }
   /// Wakes the reader and the writer of a resource after a pause. For calls that failed with ENOBUFS or
   /// ENOMEM: no event reports when the system has memory again. The pause grows from a millisecond to a
@@ -232,9 +237,9 @@ class loop_core {
 
   /// Called after each wait of the poller, for signals. Null while no signal receiver exists.
   void (*after_wait)(loop_core&) = nullptr;
-  link signal_receivers;
+  list signal_receivers;
   owned<signal_service> own_signals;  // unless the backend has its own
-  link raw_descriptors;               // those that an operation waits for
+  list raw_descriptors;               // those that an operation waits for
 
   loop* object = nullptr;
 
@@ -277,7 +282,7 @@ class loop_core {
     static constexpr face face_of_shortage{run, abandon, owner, describe};
 
     loop_core& loop;
-    link waiting;
+    list waiting;
     timer pause;
     std::uint32_t milliseconds = 0;
     std::uint32_t ended = 0;  // the turn in which the last pause ended
@@ -312,17 +317,21 @@ class loop_core {
   void leave_round() noexcept;
   void poll(duration at_most);
   void take_mail();
+  void abandon_waiting() noexcept;
+  void renew_buffer();
+  void describe(node& n, bool ready, std::uint32_t time, std::string& text);
   void dispatch(const poll_event& event) noexcept;
 
   shared<backend> system_;
-  link ready_;
-  link round_;  // the nodes that were ready when the current round began
-  link parked_;
+  list ready_;
+  list round_;      // the nodes that were ready when the current round began
+  list parked_;     // other nodes that wait; not those that a resource knows as its reader or writer
+  list resources_;  // all of this loop
   claim lives_;
   timer_heap timers_;
   std::vector<slot> slots_;
   std::uint32_t free_slot_ = no_slot;
-  link starved_;
+  list starved_;
   shortage shortage_{*this};
   shared<loop_buffer> buffer_;
   std::size_t pending_ = 0;
@@ -341,18 +350,17 @@ class loop_core {
   const waiting_scope* blocked_by_ = nullptr;  // the call on another loop that blocks this one
 };
 
-inline bool resource::open() const noexcept { return open_ && !closing_ && core_.alive(); }
+inline bool resource::gone() const noexcept { return shut_ || !core_.alive(); }
 
-inline bool resource::gone() const noexcept { return !open_ || !core_.alive(); }
-
-inline void resource::wake(side s) noexcept {
+ANYIO_NET_HOT inline void resource::wake(side s) noexcept {
   node* const n = waiting_[s];
-  if (n != nullptr && !(n->queued && n->linked())) core_.queue(*n);  // a queued node keeps its place
+  if (n == nullptr || (n->linked() && n->queued)) return;  // a queued node keeps its place
+  core_.queue(*n);
 }
 
 inline void resource::ready(std::uint32_t bits) noexcept {
   if (bits & (ready_end | ready_urgent)) read_to_end = true;
-  if (bits & (ready_read | ready_end | ready_urgent)) {
+  if (bits & ready_read) {
     exhausted[read_side] = false;
     wake(read_side);
   }
@@ -362,10 +370,11 @@ inline void resource::ready(std::uint32_t bits) noexcept {
   }
 }
 
-inline void node::begin(loop_core& on, const face& f) noexcept {
+[[gnu::always_inline]] inline void node::begin(loop_core& on, const face& f, errc known) noexcept {
   how = &f;
   core = &on;
-  cancelled = finished = queued = awaited = false;
+  early = known;
+  again = cancelled = finished = queued = awaited = false;
   since = on.turn_milliseconds_;
   ++on.pending_;
 }
@@ -376,13 +385,11 @@ inline void run_now(node& n) {
   n.how->run(n);
 }
 
-[[gnu::always_inline]] inline void node::retire() noexcept {
-  leave();
-  if (core != nullptr) {
-    --core->pending_;
-    core = nullptr;
-    how = nullptr;
-  }
+[[gnu::always_inline]] inline void node::end_pending() noexcept {
+  unlink();
+  --core->pending_;
+  core = nullptr;
+  how = nullptr;
 }
 
 template <class F>

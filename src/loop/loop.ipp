@@ -13,24 +13,29 @@ namespace anyio { inline namespace ANYIO_NET_ABI {
 
 namespace detail {
 
-ANYIO_NET_FN resource::resource(loop_core& core) : core_(core) { ++core.references_; }
+ANYIO_NET_FN resource::resource(loop_core& core) : core_(core), open_(core.alive()) {
+  ++core.references_;
+  core.resources_.push_back(*this);
+}
 
 ANYIO_NET_FN resource::~resource() {
+  unlink();
   if (--core_.references_ == 0) [[unlikely]]
     ref<loop_core>::end(&core_);
 }
 
 ANYIO_NET_FN void resource::close() noexcept {
-  if (!open_) return;
+  if (shut_) return;
   open_ = false;
+  shut_ = true;
   shut();
   wake(read_side);
   wake(write_side);
 }
 
 ANYIO_NET_FN void resource::begin_closing() noexcept {
-  if (closing_ || !open_) return;
-  closing_ = true;
+  if (!open_) return;
+  open_ = false;
   wake(read_side);
   wake(write_side);
 }
@@ -53,7 +58,7 @@ struct mailboxes {
 
 #if !defined(ANYIO_NET_NO_THREADS)
   std::mutex mutex;
-  link all;
+  list all;
 
   mailboxes() { at_fork(lock_all, unlock_all, in_child); }
 
@@ -82,7 +87,7 @@ ANYIO_NET_COLD mailbox::mailbox() {
   [[maybe_unused]] mailboxes& list = mailboxes::instance();
 #if !defined(ANYIO_NET_NO_THREADS)
   const std::lock_guard lock(list.mutex);
-  list.all.insert_before(*this);
+  list.all.push_back(*this);
 #endif
 }
 
@@ -104,8 +109,8 @@ ANYIO_NET_FN bool mailbox::offer(posted_node& call) {
   const std::lock_guard lock(mutex);
 #endif
   if (system == nullptr) return false;
-  const bool first = !calls.linked();
-  calls.insert_before(call);
+  const bool first = calls.empty();
+  calls.push_back(call);
   // Under the lock, since the loop may end right after it. In a child that has inherited the loop, the poller
   // belongs to the parent and must not be used; `after_fork` will wake the loop.
   if (first && (forks_of_owner == forks_so_far || system->native_handle() < 0)) system->wake();
@@ -125,12 +130,7 @@ ANYIO_NET_FN loop_core& loop_core::current() {
   return *core;
 }
 
-ANYIO_NET_FN mutable_buffer loop_core::buffer() {
-  if (!buffer_.unique()) buffer_ = shared(owned<loop_buffer>(new loop_buffer));
-  buffer_lent_ = end_of_share_;
-  await_budget_ = await_budget_of_node;  // a task that receives a view of it begins at once
-  return mutable_buffer(buffer_->bytes, buffer_size);
-}
+ANYIO_NET_COLD void loop_core::renew_buffer() { buffer_ = shared(owned<loop_buffer>(new loop_buffer)); }
 
 ANYIO_NET_FN std::uint64_t loop_core::enter(registration& r, resource& owner) {
   if (free_slot_ == no_slot) {
@@ -182,19 +182,15 @@ ANYIO_NET_FN void loop_core::forget(registration& r, bool close_it) noexcept {
   const int fd = detail::exchange(r.fd, -1);
   if (!close_it) return;
   system_->close(fd);
-  link waiting;
+  list waiting;
   waiting.splice(starved_);
-  while (waiting.linked()) {
-    auto& s = static_cast<starved&>(*waiting.next);
-    s.unlink();
-    s.waiter->wake(read_side);
-  }
+  while (link* const l = waiting.pop_front()) static_cast<starved*>(l)->waiter->wake(read_side);
 }
 
 ANYIO_NET_COLD void loop_core::wait_for_memory(starved& s, resource& waiter) noexcept {
   s.waiter = &waiter;
   s.unlink();
-  shortage_.waiting.insert_before(s);
+  shortage_.waiting.push_back(s);
   if (shortage_.pause.armed()) return;
   const bool failed_again = shortage_.ended == turn_milliseconds_;
   shortage_.milliseconds = failed_again ? std::min(std::max(shortage_.milliseconds * 2, 1u), 256u) : 1;
@@ -204,13 +200,12 @@ ANYIO_NET_COLD void loop_core::wait_for_memory(starved& s, resource& waiter) noe
 ANYIO_NET_COLD void loop_core::shortage::run(node& n) {
   auto& self = static_cast<shortage&>(n);
   self.ended = self.loop.turn_milliseconds_;
-  link waiting;
+  list waiting;
   waiting.splice(self.waiting);
-  while (waiting.linked()) {
-    auto& s = static_cast<starved&>(*waiting.next);
-    s.unlink();
-    s.waiter->wake(read_side);
-    s.waiter->wake(write_side);
+  while (link* const l = waiting.pop_front()) {
+    resource& waiter = *static_cast<starved*>(l)->waiter;
+    waiter.wake(read_side);
+    waiter.wake(write_side);
   }
 }
 
@@ -223,18 +218,14 @@ ANYIO_NET_FN void loop_core::dispatch(const poll_event& event) noexcept {
 }
 
 ANYIO_NET_FN void loop_core::take_mail() {
-  link calls;
+  list calls;
   {
 #if !defined(ANYIO_NET_NO_THREADS)
     const std::lock_guard lock(mail->mutex);
 #endif
     calls.splice(mail->calls);
   }
-  while (calls.linked()) {
-    auto& call = static_cast<posted_node&>(*calls.next);
-    call.unlink();
-    post(call);
-  }
+  while (link* const l = calls.pop_front()) post(static_cast<posted_node&>(*l));
 }
 
 ANYIO_NET_FN void loop_core::post(posted_node& call) noexcept {
@@ -297,12 +288,12 @@ ANYIO_NET_FN bool loop_core::run_ready(const bool* done) {
     }  // nodes that did not run, because of stop() or an exception, stay in front
   };
   bool ran = false;
-  for (int round = 0; round < rounds_of_turn && ready_.linked(); ++round) {
+  for (int round = 0; round < rounds_of_turn && !ready_.empty(); ++round) {
     const round_scope scope(*this);
-    while (round_.linked()) {
+    while (!round_.empty()) {
       if ((work_ >= next_look_ && turn_is_over()) || (done != nullptr && *done)) return ran;
       auto& n = static_cast<node&>(*round_.next);
-      n.unlink();
+      n.take_out();
       work_ += work_of_completion;
       end_of_share_ = work_ + share_of_node;
       await_budget_ = await_budget_of_node;
@@ -379,7 +370,7 @@ ANYIO_NET_FN bool loop_core::turn(duration at_most) {
 
 ANYIO_NET_FN void loop_core::step() {
   const running_scope scope(*this);
-  if (!ready_.linked()) poll(time_until_next());
+  if (ready_.empty()) poll(time_until_next());
   next_look_ = work_of_turn;
   work_ = work_of_turn - 1;  // so that only one node runs
   run_ready(nullptr);
@@ -401,11 +392,11 @@ ANYIO_NET_FN bool loop_core::idle() const noexcept {
 #if !defined(ANYIO_NET_NO_THREADS)
   const std::lock_guard lock(mail->mutex);
 #endif
-  return !mail->calls.linked();
+  return mail->calls.empty();
 }
 
 ANYIO_NET_FN duration loop_core::time_until_next() {
-  if (ready_.linked() || round_.linked()) return duration::zero();
+  if (!ready_.empty() || !round_.empty()) return duration::zero();
   const timer* first = timers_.first();
   if (first == nullptr) return duration::max();
   const time_point time = now();
@@ -447,10 +438,31 @@ ANYIO_NET_COLD void loop_core::reserve(std::size_t descriptors, std::size_t star
   blocks.put_aside();
 }
 
+/// Abandons all nodes, also those that destructors of callables begin meanwhile. Each resource is closed for
+/// its users before its waiting nodes end, so that nothing waits there again.
+ANYIO_NET_COLD void loop_core::abandon_waiting() noexcept {
+  list done;
+  for (;;) {
+    if (!ready_.empty() || !parked_.empty()) {
+      auto& n = static_cast<node&>(*(ready_.empty() ? parked_ : ready_).next);
+      n.how->abandon(n);
+    } else if (link* const place = resources_.pop_front()) {
+      done.push_back(*place);
+      const ref<resource> owner(&resource::at(*place));
+      owner->open_ = false;
+      for (node* const n : owner->waiting_)
+        if (n != nullptr && n->pending() && !n->linked()) n->how->abandon(*n);
+    } else {
+      break;
+    }
+  }
+  resources_.splice(done);
+}
+
 ANYIO_NET_COLD void loop_core::end() {
   const ref<loop_core> self(this);
   {
-    link calls;
+    list calls;
     {
 #if !defined(ANYIO_NET_NO_THREADS)
       const std::lock_guard lock(mail->mutex);
@@ -458,22 +470,20 @@ ANYIO_NET_COLD void loop_core::end() {
       mail->system = nullptr;
       calls.splice(mail->calls);
     }
-    while (calls.linked()) {
+    while (!calls.empty()) {
       auto& call = static_cast<posted_node&>(*calls.next);
       call.how->abandon(call);
     }
   }
   stop();  // has an effect only if the loop runs
   leave_round();
-  while (ready_.linked() || parked_.linked()) {
-    auto& n = static_cast<node&>(*(ready_.linked() ? ready_ : parked_).next);
-    n.how->abandon(n);
-  }
+  abandon_waiting();
   for (std::size_t i = 0; i < slots_.size(); ++i)
     if (resource* owner = slots_[i].owner) ref<resource>(owner)->close();
   while (timers_.first() != nullptr) static_cast<void>(timers_.pop_due(time_point::max()));
   own_signals.reset();
   system_ = nullptr;
+  for (link* l = resources_.next; l != &resources_; l = l->next) resource::at(*l).open_ = false;
   lives_.withdraw();
   object = nullptr;
 }

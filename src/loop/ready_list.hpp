@@ -17,41 +17,62 @@ namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 class loop_core;
 struct node;
 
-/// An element of a circular list; an unlinked element points to itself.
+/// An element of a list. It is in at most one list.
 struct link {
-  link* previous = this;
-  link* next = this;
+  link* previous = nullptr;
+  link* next = nullptr;  // null: it is in no list
 
   link() = default;
   link(const link&) = delete;
   link& operator=(const link&) = delete;
-  ~link() { leave(); }
+  ~link() { unlink(); }
 
-  [[nodiscard]] bool linked() const noexcept { return next != this; }
-  void unlink() noexcept {
+  [[nodiscard]] bool linked() const noexcept { return next != nullptr; }
+  /// Has no effect if it is not linked.
+  [[gnu::always_inline]] void unlink() noexcept {
+    if (linked()) take_out();
+  }
+  /// Unlinks an element that is linked.
+  void take_out() noexcept {
     previous->next = next;
     next->previous = previous;
-    previous = next = this;
+    next = nullptr;
   }
-  /// Unlinks it if it is linked: most elements that are destroyed or queued are not.
-  [[gnu::always_inline]] void leave() noexcept {
-    if (linked()) unlink();
-  }
-  /// Inserts an unlinked element before this one; before the head of a list means at the end of the list.
-  void insert_before(link& element) noexcept {
-    element.previous = previous;
-    element.next = this;
-    previous->next = &element;
-    previous = &element;
+};
+
+/// A circular list of elements that belong to others. The list itself is the link between the last and the
+/// first: `for (link* l = all.next; l != &all; l = l->next)`.
+struct list : link {
+  list() noexcept { previous = next = this; }
+
+  [[nodiscard]] bool empty() const noexcept { return next == this; }
+  /// Appends an element that is not linked.
+  void push_back(link& element) noexcept { insert(element, *previous, *this); }
+  /// Inserts an element that is not linked as the first.
+  void push_front(link& element) noexcept { insert(element, *this, *next); }
+  /// Unlinks the first element and returns it; null if the list is empty.
+  link* pop_front() noexcept {
+    link* const first = next;
+    if (first == this) return nullptr;
+    first->take_out();
+    return first;
   }
   /// Moves all elements of another list to the end of this one.
-  void splice(link& other) noexcept {
-    if (!other.linked()) return;
+  void splice(list& other) noexcept {
+    if (other.empty()) return;
     previous->next = other.next;
     other.next->previous = previous;
     other.previous->next = this;
     previous = other.previous;
     other.previous = other.next = &other;
+  }
+
+ private:
+  static void insert(link& element, link& before, link& after) noexcept {
+    element.previous = &before;
+    element.next = &after;
+    before.next = &element;
+    after.previous = &element;
   }
 };
 
@@ -89,12 +110,12 @@ struct node : link {
   const face* how = nullptr;
   loop_core* core = nullptr;  // set while pending
   std::uint32_t since = 0;    // milliseconds of the loop's clock, for dump
-  errc early = errc::ok;      // an error that was found when the node began
-  bool attempted = false;     // the awaiting task tried in vain: an event will queue it
-  bool again = false;         // an attempt stopped to let others run: no event will arrive
   bool made = false;          // for operations of a resource: false if only declared
   bool yields = false;        // holds the place of a reader or writer only until another takes it
-  // `begin` clears these four; side by side that is one store.
+  bool attempted = false;     // the awaiting task tried in vain: an event will queue it
+  // `begin` sets these; side by side they take few stores.
+  errc early = errc::ok;   // an error that was found when the node began
+  bool again = false;      // an attempt stopped to let others run: no event will arrive
   bool cancelled = false;  // make one more attempt, then end as cancelled
   bool finished = false;   // the outcome is available, and will be taken soon
   bool queued = false;     // in the ready list, if it is in a list; not parked
@@ -104,7 +125,7 @@ struct node : link {
   node(node&& other) noexcept : link(), made(other.made) {
     ANYIO_NET_ASSERT(!other.pending() && "a pending operation cannot be moved");
   }
-  node& operator=(node&& other) noexcept {
+  ANYIO_NET_HOT node& operator=(node&& other) noexcept {
     ANYIO_NET_ASSERT(!other.pending() && "a pending operation cannot be moved");
     retire();
     made = other.made;
@@ -113,8 +134,13 @@ struct node : link {
   ~node() { retire(); }
 
   [[nodiscard]] bool pending() const noexcept { return core != nullptr; }
-  void begin(loop_core& on, const face& f) noexcept;
-  void retire() noexcept;
+  void begin(loop_core& on, const face& f, errc known = errc::ok) noexcept;
+  /// Ends being pending, if it is.
+  ANYIO_NET_HOT void retire() noexcept {
+    if (pending()) [[unlikely]]
+      end_pending();
+  }
+  void end_pending() noexcept;
 };
 
 /// The owner of a node that a foreign coroutine waits for; what that coroutine is part of is unknown.

@@ -5,20 +5,23 @@
 #include "base/config.hpp"
 #include "base/exchange.hpp"
 #include "base/recycler.hpp"
+#include "base/traits.hpp"
 #include "loop/ready_list.hpp"
 
 #include <cstdint>
-#include <type_traits>
 #include <utility>
 
 namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 
 enum side : unsigned { read_side, write_side };
 
+/// The place of a resource in its loop's list of all resources.
+struct resource_place : link {};
+
 /// The object that operations belong to, for instance a socket. One reader and one writer may wait on it. It
 /// is reference-counted, so that a stream may be moved or destroyed while operations of it exist. All
 /// resources take blocks of one size, so that `loop::reserve` serves every kind.
-class resource : public pooled<recycler::descriptors> {
+class resource : public pooled<recycler::descriptors>, public resource_place {
  public:
   explicit resource(loop_core& core);
   resource(const resource&) = delete;
@@ -26,7 +29,8 @@ class resource : public pooled<recycler::descriptors> {
   ANYIO_NET_FN virtual ~resource();
 
   [[nodiscard]] loop_core& core() const noexcept { return core_; }
-  [[nodiscard]] bool open() const noexcept;
+  /// Whether operations may use it: it was not closed, and the loop is there.
+  [[nodiscard]] bool open() const noexcept { return open_; }
   /// Whether the resource is closed completely: `close` was called, or the loop is gone.
   [[nodiscard]] bool gone() const noexcept;
   [[nodiscard]] node* waiting(side s) const noexcept { return waiting_[s]; }
@@ -65,11 +69,15 @@ class resource : public pooled<recycler::descriptors> {
   friend class ref;
   friend class loop_core;
 
+  [[nodiscard]] static resource& at(link& place) noexcept {
+    return static_cast<resource&>(static_cast<resource_place&>(place));
+  }
+
   loop_core& core_;
   node* waiting_[2] = {nullptr, nullptr};
   std::uint32_t references_ = 0;
-  bool open_ = true;
-  bool closing_ = false;
+  bool open_;
+  bool shut_ = false;  // `close` was called
 };
 
 /// An entry for a resource that waits until this loop closes a descriptor, because none were left, or until
@@ -89,10 +97,10 @@ class ref {
   ref(const ref& other) noexcept : ref(other.pointer_) {}
   ref(ref&& other) noexcept : pointer_(detail::exchange(other.pointer_, nullptr)) {}
   template <class U>
-    requires std::is_convertible_v<U*, T*>
+    requires converts_to<U*, T*>
   ref(const ref<U>& other) noexcept : ref(other.get()) {}
   template <class U>
-    requires std::is_convertible_v<U*, T*>
+    requires converts_to<U*, T*>
   ref(ref<U>&& other) noexcept : pointer_(detail::exchange(other.pointer_, nullptr)) {}
   ref& operator=(ref other) noexcept {
     std::swap(pointer_, other.pointer_);

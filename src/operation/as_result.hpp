@@ -32,47 +32,84 @@ class [[nodiscard]] as_result_awaiter : waiting_for<Op> {
   }
 };
 
-/// What an operation made of another begins to wait for. If that lies elsewhere, it is withdrawn with this,
-/// unless it has ended, or somebody else has begun it since. One that is held by value ends with its holder
-/// anyway.
-template <class Op>
-struct begun_elsewhere {
-  void begun(Op&) noexcept {}
-};
-template <class Op>
-struct begun_elsewhere<Op&> {
-  begun_elsewhere() = default;
-  begun_elsewhere(begun_elsewhere&&) noexcept {}
-  begun_elsewhere& operator=(begun_elsewhere&&) = delete;
-  ~begun_elsewhere() {
-    if (op != nullptr && op->waits_with() == how) op->withdraw();
+/// Passes a result of `as_result` on. The library's own callables take a result of a result; a user's
+/// callable takes the result.
+template <class T, class F>
+struct value_callback {
+  using internal = void;
+  F f;
+  void operator()(result<T>&& r) {
+    if constexpr (internal_callable<F>) {
+      if (result_access::is_foreign(r)) return f(result_access::failure<result<T>>(r));
+      f(result<result<T>>(std::move(r)));
+    } else {
+      call_back<T>(f, std::move(r));
+    }
   }
-  void begun(Op& o) noexcept {
-    op = &o;
-    how = o.waits_with();
-  }
-  Op* op = nullptr;
-  const face* how = nullptr;
+  node* owner() const noexcept { return owner_of(f); }
+  void abandon() const { detail::abandon(f); }
 };
 
-/// An operation or a task that returns its failure as a value. Op may be a reference.
+/// An operation or a task that returns its failure as a value. It has no state of its own.
 template <class Op>
-class [[nodiscard]] as_result_operation : public operation_tag {
-  using inner = typename std::remove_reference_t<Op>::value_type;
+class [[nodiscard]] as_result_operation : public Op {
+  using inner = typename Op::value_type;
 
  public:
   using value_type = result<inner>;
 
-  as_result_operation()
-    requires(!std::is_reference_v<Op>)
-  = default;
-  explicit as_result_operation(Op&& op) : op_(std::forward<Op>(op)) {}
+  as_result_operation() = default;
+  explicit as_result_operation(Op&& op) : Op(std::move(op)) {}
+
+  auto operator co_await() noexcept {
+    if constexpr (requires(Op& op) { op.awaiter_of_result(); }) {
+      return this->awaiter_of_result();
+    } else {
+      return as_result_awaiter<Op>(*this);
+    }
+  }
+
+  /// Only for its message, where a result is wanted and an operation is given.
+  template <class U>
+    requires std::is_same_v<U, value_type>
+  operator U() const {
+    static_assert(!std::is_same_v<U, U>, "co_await is missing: this is an operation, not its result");
+  }
+
+  template <class F>
+  void start(F f) & {
+    static_assert(detail::is_callback<F, inner>());
+    Op::start(value_callback<inner, F>{f});
+  }
+  template <class F>
+  void start(F&& f) && {
+    static_assert(detail::is_callback<std::decay_t<F>, inner>());
+    detached<as_result_operation, std::decay_t<F>>::start(std::move(*this),
+                                                          std::decay_t<F>(std::forward<F>(f)));
+  }
+};
+
+/// `as_result` of an operation that has a name, which it refers to. What it begins is withdrawn with it,
+/// unless that has ended, or somebody else has begun the operation since.
+template <class Op>
+class [[nodiscard]] as_result_operation<Op&> : public operation_tag {
+  using inner = typename Op::value_type;
+
+ public:
+  using value_type = result<inner>;
+
+  explicit as_result_operation(Op& op) noexcept : op_(op) {}
+  as_result_operation(as_result_operation&& other) noexcept : op_(other.op_) {}
+  as_result_operation& operator=(as_result_operation&&) = delete;
+  ~as_result_operation() {
+    if (begun_with_ != nullptr && op_.waits_with() == begun_with_) op_.withdraw();
+  }
 
   auto operator co_await() noexcept {
     if constexpr (requires { op_.awaiter_of_result(); }) {
       return op_.awaiter_of_result();
     } else {
-      return as_result_awaiter<std::remove_reference_t<Op>>(op_);
+      return as_result_awaiter<Op>(op_);
     }
   }
 
@@ -90,48 +127,36 @@ class [[nodiscard]] as_result_operation : public operation_tag {
   template <class F>
   void start(F f) & {
     static_assert(detail::is_callback<F, inner>());
-    op_.start(wrapped<F>{f});
-    begun_.begun(op_);
+    op_.start(value_callback<inner, F>{f});
+    begun_with_ = op_.waits_with();
   }
   template <class F>
   void start(F&& f) && {
     static_assert(detail::is_callback<std::decay_t<F>, inner>());
-    if constexpr (std::is_lvalue_reference_v<Op>) {
-      op_.start(wrapped<std::decay_t<F>>{std::forward<F>(f)});
-    } else {
-      detached<as_result_operation, std::decay_t<F>>::start(std::move(*this),
-                                                            std::decay_t<F>(std::forward<F>(f)));
-    }
+    op_.start(value_callback<inner, std::decay_t<F>>{std::forward<F>(f)});
   }
 
  private:
-  // The library's own callables take a result of a result; a user's callable takes the result.
-  template <class F>
-  struct wrapped {
-    using internal = void;
-    F f;
-    void operator()(result<inner>&& r) {
-      if constexpr (internal_callable<F>) {
-        if (result_access::is_foreign(r)) return f(result_access::failure<result<inner>>(r));
-        f(result<result<inner>>(std::move(r)));
-      } else {
-        call_back<inner>(f, std::move(r));
-      }
-    }
-    node* owner() const noexcept { return owner_of(f); }
-    void abandon() const { detail::abandon(f); }
-  };
-  Op op_;
-  [[no_unique_address]] begun_elsewhere<Op> begun_;
+  Op& op_;
+  const face* begun_with_ = nullptr;
 };
 
 }  // namespace detail
 
 /// `co_await as_result(op)` returns a `result<T>` where `co_await op` returns a T or raises an error.
+///
+/// A temporary operation is not moved: the same object is seen as one whose failure is a value. `auto` makes
+/// an object of it that may be kept.
 template <class Op>
   requires detail::is_operation<Op>
-[[nodiscard]] detail::as_result_operation<Op> as_result(Op&& op) {
-  return detail::as_result_operation<Op>(std::forward<Op>(op));
+[[nodiscard]] decltype(auto) as_result(Op&& op) {
+  using kept = detail::as_result_operation<Op>;
+  if constexpr (std::is_lvalue_reference_v<Op>) {
+    return kept(op);
+  } else {
+    static_assert(sizeof(kept) == sizeof(Op));  // nothing is added, so each Op can be seen as one
+    return static_cast<kept&&>(op);
+  }
 }
 
 }}  // namespace anyio

@@ -28,7 +28,8 @@ struct step {
   enum kind : std::uint8_t { nothing, resume, deliver, raise };
   kind what = nothing;
   promise_base* promise = nullptr;
-  error failure;  // for `raise`
+
+  [[nodiscard]] static step raising(promise_base& p, const error& e) noexcept;
 };
 
 /// Room for a callable of at most three pointers, or for another kind of waiter.
@@ -60,11 +61,11 @@ struct promise_base : node, recycled {
   waiter_storage waiter;
   promise_base* inner = nullptr;  // the task that this awaits; lets a chain be destroyed without recursion
   promise_base* outer = nullptr;  // the coroutine that awaits this
-  link scopes;                    // the task groups that this coroutine made, so that each knows its host
+  list scopes;                    // the task groups that this coroutine made, so that each knows its host
 
   ~promise_base() {
     leave_outer();
-    while (scopes.linked()) scopes.next->unlink();
+    while (scopes.pop_front() != nullptr) continue;
   }
 
   void enter_outer(promise_base& waiting) noexcept {
@@ -80,6 +81,13 @@ struct promise_base : node, recycled {
 inline constinit thread_local promise_base* active = nullptr;
 /// The step that the coroutine that runs now requests from its driver when it returns.
 inline constinit thread_local step next_step{};
+/// The error of the `raise` step that a driver takes next. It is apart, so that a step fits in two registers.
+inline constinit thread_local error raised_error{};
+
+inline step step::raising(promise_base& p, const error& e) noexcept {
+  raised_error = e;
+  return {raise, &p};
+}
 
 void drive(step s);
 
@@ -147,7 +155,7 @@ struct suspended {
   [[nodiscard]] node* owner() const noexcept { return promise != nullptr ? promise : unknown_owner(); }
   void resume() const {
     if (promise != nullptr) {
-      drive({step::resume, promise, {}});
+      drive({step::resume, promise});
     } else {
       handle.resume();
     }
@@ -157,9 +165,7 @@ struct suspended {
 /// The object that a foreign awaitable resumes in place of a coroutine. It has the layout of a suspended
 /// coroutine in g++ and clang, which begins with two functions, and resumes the coroutine under a driver.
 struct resumption {
-  void (*resume)(void*) = [](void* self) {
-    drive({step::resume, static_cast<resumption*>(self)->promise, {}});
-  };
+  void (*resume)(void*) = [](void* self) { drive({step::resume, static_cast<resumption*>(self)->promise}); };
   void (*destroy)(void*) = [](void* self) { static_cast<resumption*>(self)->promise->handle.destroy(); };
   promise_base* promise = nullptr;
 

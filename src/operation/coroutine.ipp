@@ -7,18 +7,17 @@
 namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 
 ANYIO_NET_FN void drive(step s) {
+  promise_base* const outside = active;
   while (s.what != step::nothing) {
     promise_base& p = *s.promise;
     switch (s.what) {
       case step::nothing: break;
-      case step::resume: {
-        promise_base* const before = detail::exchange(active, &p);
-        next_step = {};
-        p.handle.resume();
-        active = before;
+      case step::resume:
+        active = &p;
+        p.handle.resume();  // which sets the next step last of all, if at all
+        active = outside;
         s = detail::exchange(next_step, {});
         break;
-      }
       case step::deliver:
         if (p.how == nullptr) return;  // the loop has ended, and the waiter with it
         s = static_cast<const coroutine_face*>(p.how)->deliver(p);
@@ -27,8 +26,9 @@ ANYIO_NET_FN void drive(step s) {
         if (p.how == nullptr) return;
         const auto& how = *static_cast<const coroutine_face*>(p.how);
         const waiter_storage waiter = p.waiter;
+        const error failure = raised_error;  // before destructors run, which may raise
         end_frame(p);
-        s = how.fail(waiter, s.failure);
+        s = how.fail(waiter, failure);
         break;
       }
     }
@@ -67,8 +67,7 @@ ANYIO_NET_COLD bool is_stranded(node& n) {
   if (waits == nullptr) return false;
   const face& how = *n.how;
   n.retire();
-  n.begin(*waits, how);
-  n.early = errc::invalid_argument;
+  n.begin(*waits, how, errc::invalid_argument);
   return true;
 }
 

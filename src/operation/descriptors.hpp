@@ -20,13 +20,16 @@ class wait_operation;
 
 namespace detail {
 
+/// The place of such a descriptor among those of its loop.
+struct raw_place : link {};
+
 /// A descriptor that belongs to another owner and for which an operation waits.
-class raw_descriptor final : public resource, public link {
+class raw_descriptor final : public resource, public raw_place {
  public:
   raw_descriptor(loop_core& core, int fd) : resource(core) {
     registration_.fd = fd;
     entered_by_waits = true;
-    core.raw_descriptors.insert_before(*this);
+    core.raw_descriptors.push_back(static_cast<raw_place&>(*this));
   }
   ~raw_descriptor() override { close(); }
 

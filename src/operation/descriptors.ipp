@@ -12,7 +12,7 @@ namespace detail {
 
 ANYIO_NET_FN raw_descriptor* raw_descriptor::find(loop_core& core, int fd) noexcept {
   for (link* l = core.raw_descriptors.next; l != &core.raw_descriptors; l = l->next) {
-    auto& raw = static_cast<raw_descriptor&>(*l);
+    auto& raw = static_cast<raw_descriptor&>(static_cast<raw_place&>(*l));
     if (raw.descriptor() == fd) return &raw;
   }
   return nullptr;
@@ -39,7 +39,7 @@ ANYIO_NET_FN void raw_descriptor::left(side s) noexcept {
 }
 
 ANYIO_NET_FN void raw_descriptor::shut() noexcept {
-  unlink();
+  raw_place::unlink();
   if (!detail::exchange(entered_, false)) return;
   core().leave(registration_);
   // If the owner closed it without `notify_closing`, a stream of this loop may use the number now.

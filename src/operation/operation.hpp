@@ -16,6 +16,9 @@
 //   void refresh()                        the next attempt must ask the kernel
 // What the bases of resources and streams provide, and few others:
 //   loop_core& home()                     the loop that runs it
+//   loop_core& home_if_checked()          the same, if `check` found no error
+//   bool attempt_at_once(result<T>& out)  `attempt` by the caller, before it has begun
+//   bool reports(result<T>& out)          it ended while it began; out is the outcome
 //   bool is_refused()                     no attempt may be made: the resource is closed
 //   bool in_vain()                        no attempt can succeed before something queues this node
 //   void leave_place()                    it is no longer the waiter
@@ -116,6 +119,45 @@ template <class F>
 inline constexpr bool fits_named =
     std::is_trivially_copyable_v<F> && sizeof(F) <= 3 * sizeof(void*) && alignof(F) <= alignof(void*);
 
+/// The outcome of an operation that ended while it began; the loop passes it on. An idle operation has none,
+/// so that there is nothing to move.
+class found_outcome {
+ public:
+  found_outcome() noexcept {}
+  found_outcome(const found_outcome&) noexcept {}
+  found_outcome& operator=(const found_outcome&) noexcept {
+    clear();
+    return *this;
+  }
+
+  [[nodiscard]] bool is_set() const noexcept { return state_ != state::none; }
+  void set_done() noexcept { state_ = state::done; }
+  void set(const result<void>& outcome) noexcept {
+    const error e = outcome.error();
+    state_ = outcome.has_value() ? state::done : state::failed;
+    operation_ = e.operation().data();
+    reason_ = error_access::reason_of(e);
+    os_error_ = e.os_error();
+    code_ = e.code();
+  }
+  /// Returns true.
+  ANYIO_NET_HOT bool get(result<void>& out) const noexcept {
+    if (state_ == state::failed) [[unlikely]]
+      return complete(out, error_access::with_reason(error(code_, os_error_, operation_), reason_));
+    return result_access::succeed(out);
+  }
+  void clear() noexcept { state_ = state::none; }
+
+ private:
+  enum class state : std::uint8_t { none, done, failed };
+  // The parts of an error, which are not there before it is.
+  const char* operation_;
+  const char* reason_;
+  int os_error_;
+  errc code_;
+  state state_ = state::none;
+};
+
 /// A temporary operation that was started, and its callable.
 template <class Op, class F>
 class detached : public pooled<recycler::operations> {
@@ -198,9 +240,38 @@ class [[nodiscard]] awaiter : waiting_for<Op> {
   decltype(auto) await_resume() { return this->take_op().await_resume(); }
 };
 
+/// What an operation provides to its base unless it says otherwise, as far as that depends on no type: the
+/// compiler makes it once, and not for each kind of operation.
+class operation_defaults : public node, public operation_tag {
+ protected:
+  static constexpr bool immediate = false;  // true: always completes at once, and does not count for fairness
+  static constexpr bool attempts_when_awaited = true;  // false: begins only when it has a waiter
+  static constexpr bool waits_at_resource = false;     // true: its resource knows it while it waits
+  static constexpr bool has_parts =
+      false;  // true: other code may run when it ends, as children are destroyed
+
+  [[nodiscard]] loop_core& home() const { return loop_core::current(); }
+  [[nodiscard]] errc check() const noexcept { return made ? errc::ok : errc::invalid_argument; }
+  [[nodiscard]] errc enter() { return errc::ok; }
+  [[nodiscard]] bool in_vain() const noexcept { return false; }
+  void started() {}
+  void left() noexcept {}
+  void leave_place() noexcept {}
+  [[nodiscard]] bool is_refused() const noexcept { return false; }  // because its resource is closed
+  void withdrawn() noexcept {}
+  void refresh() noexcept {}
+  [[nodiscard]] int descriptor() const noexcept { return -1; }
+  [[nodiscard]] std::uint32_t bytes_so_far() const noexcept { return description::no_count; }
+
+  struct waiter {
+    suspended coroutine;
+    node** place;  // the coroutine's pointer to this operation; null if it has none
+  };
+};
+
 /// The base of operations. T is the type of the value.
 template <class Derived, class T>
-class operation : public node, public operation_tag {
+class operation : public operation_defaults {
  public:
   using value_type = T;
 
@@ -267,26 +338,20 @@ class operation : public node, public operation_tag {
   bool ready_at_once() {
     ANYIO_NET_ASSERT(!pending() && "the operation is already pending");
     attempted = again = false;
-    result<T>& out = *::new (static_cast<void*>(&slot_.outcome)) result<T>(result_access::room<T>());
-    const errc e = self().check();
-    if (e != errc::ok) {
-      if (!may_refuse_at_once()) {
-        out.~result();
-        return false;
-      }
-      out = error(e, 0, self().operation_name());
+    if (const errc e = self().check(); e != errc::ok) [[unlikely]] {
+      if (!may_refuse_at_once()) return false;
+      slot_.outcome_room() = error(e, 0, self().operation_name());
     } else {
       attempted = self().in_vain();
-      const bool try_now = !attempted && (Derived::immediate ||
-                                          (Derived::attempts_when_awaited && self().home().spend_inline()));
-      if (!try_now || !attempt_by_caller(out)) {
+      if (attempted || !may_try_at_once()) return false;
+      if (result<T>& out = slot_.outcome_room(); !attempt_by_caller(out)) {
         out.~result();
-        attempted |= try_now;
+        attempted = true;
         return false;
       }
       leave();  // as after a wait, so that it may be used again
     }
-    if (!Raises || ANYIO_NET_EXCEPTIONS || out.has_value()) return true;
+    if (!Raises || ANYIO_NET_EXCEPTIONS || slot_.outcome.has_value()) return true;
     finished = true;  // await_suspend raises the error
     return false;
   }
@@ -294,7 +359,7 @@ class operation : public node, public operation_tag {
   bool suspend(std::coroutine_handle<P> h, node** place) {
     if constexpr (Raises && !ANYIO_NET_EXCEPTIONS) {
       if (finished) {
-        hand_on(h.promise(), {step::raise, &h.promise(), take_outcome().error()});
+        hand_on(h.promise(), step::raising(h.promise(), take_outcome().error()));
         return true;
       }
     }
@@ -303,7 +368,7 @@ class operation : public node, public operation_tag {
     awaited = true;
     return true;
   }
-  result<T> take_outcome() noexcept {
+  ANYIO_NET_HOT result<T> take_outcome() noexcept {
     result<T> r = std::move(slot_.outcome);
     slot_.outcome.~result();
     finished = false;
@@ -315,7 +380,7 @@ class operation : public node, public operation_tag {
       out = error(e, 0, self().operation_name());
       return true;
     }
-    if (self().home().blocked() || !attempt_by_caller(out)) return false;
+    if (self().home_if_checked().blocked() || !attempt_by_caller(out)) return false;
     leave();
     return true;
   }
@@ -339,29 +404,18 @@ class operation : public node, public operation_tag {
   }
 
  protected:
-  static constexpr bool immediate = false;  // true: always completes at once, and does not count for fairness
-  static constexpr bool attempts_when_awaited = true;  // false: begins only when it has a waiter
-  static constexpr bool has_parts =
-      false;  // whether other code may run when it ends, such as the destructors of children
-
   [[nodiscard]] const char* operation_name() const noexcept { return Derived::name; }
-  [[nodiscard]] loop_core& home() const { return loop_core::current(); }
-  [[nodiscard]] errc check() const noexcept { return made ? errc::ok : errc::invalid_argument; }
-  [[nodiscard]] errc enter() { return errc::ok; }
-  [[nodiscard]] bool in_vain() const noexcept { return false; }
-  void started() {}
-  void left() noexcept {}
-  void leave_place() noexcept {}
-  [[nodiscard]] bool is_refused() const noexcept { return false; }  // because its resource is closed
-  void withdrawn() noexcept {}
-  void refresh() noexcept {}
-  [[nodiscard]] int descriptor() const noexcept { return -1; }
-  [[nodiscard]] std::uint32_t bytes_so_far() const noexcept { return description::no_count; }
+  [[nodiscard]] loop_core& home_if_checked() const { return self().home(); }
+  bool attempt_at_once(result<T>& out) { return self().attempt(out); }
+  [[nodiscard]] bool reports(result<T>&) const noexcept { return false; }
 
  private:
   Derived& self() noexcept { return static_cast<Derived&>(*this); }
   const Derived& self() const noexcept { return static_cast<const Derived&>(*this); }
 
+  [[nodiscard]] bool may_try_at_once() const {
+    return Derived::immediate || (Derived::attempts_when_awaited && self().home_if_checked().spend_inline());
+  }
   /// Whether a failed check may be reported at once. A caller that retries a rejected operation in a loop
   /// must not starve the task that it waits for.
   [[nodiscard]] bool may_refuse_at_once() const {
@@ -369,28 +423,28 @@ class operation : public node, public operation_tag {
     return here == nullptr || here->spend_await() || &self().home() != here;
   }
   /// Begins to wait. An exception goes to the caller and leaves the operation idle.
-  void begin_all(const face& f, bool attempted_in_vain) {
+  ANYIO_NET_HOT void begin_all(const face& f, bool attempted_in_vain) {
 #if ANYIO_NET_EXCEPTIONS
     try {
-      begin_waiting(f);
+      begin_waiting(f, attempted_in_vain);
       begin_attempts(attempted_in_vain);
     } catch (...) {
       give_up();
       throw;
     }
 #else
-    begin_waiting(f);
+    begin_waiting(f, attempted_in_vain);
     begin_attempts(attempted_in_vain);
 #endif
   }
   [[gnu::cold, gnu::noinline]] void give_up() noexcept { withdraw(); }
-  void begin_waiting(const face& f) {
-    loop_core& on = self().home();
-    begin(on, f);
+  void begin_waiting(const face& f, bool attempted_in_vain) {
+    const errc e = attempted_in_vain ? errc::ok : self().check();  // before the attempt it was checked
+    loop_core& on = e == errc::ok ? self().home_if_checked() : self().home();
+    begin(on, f, e);
     if (on.blocked() && is_stranded(*this)) [[unlikely]]
       return;
-    early = self().check();
-    if (early == errc::ok) early = self().enter();
+    if (e == errc::ok) early = self().enter();
   }
   [[nodiscard]] error early_error() const noexcept {
     const error e(early, 0, self().operation_name());
@@ -400,21 +454,26 @@ class operation : public node, public operation_tag {
   void begin_attempts(bool attempted_in_vain) {
     if (early == errc::ok) {
       if (!attempted_in_vain) self().started();
-      if (attempted_in_vain || self().in_vain()) return core->park(*this);
+      if (attempted_in_vain || self().in_vain()) {
+        if constexpr (!Derived::waits_at_resource) core->park(*this);
+        return;
+      }
     }
     core->queue(*this);
   }
   /// Clears the pointer of a coroutine that awaits this operation; the coroutine is not resumed.
   void forget_awaiter() noexcept {
-    if (awaited && pending() && slot_.coroutine.place != nullptr) *slot_.coroutine.place = nullptr;
+    if (!pending()) [[likely]]
+      return;
+    if (awaited && slot_.coroutine.place != nullptr) *slot_.coroutine.place = nullptr;
   }
   void leave() noexcept {
     self().leave_place();
     self().left();
   }
-  void become_idle() noexcept {
+  ANYIO_NET_HOT void become_idle() noexcept {
     leave();
-    retire();
+    end_pending();
   }
   bool make_attempt(result<T>& out) {
     if (!self().is_refused()) return self().attempt(out);
@@ -422,20 +481,22 @@ class operation : public node, public operation_tag {
     return true;
   }
   /// One attempt by the loop. False: the operation is still pending.
-  bool poll(result<T>& out) {
+  ANYIO_NET_HOT bool poll(result<T>& out) {
     if constexpr (Derived::has_parts) core->park(*this);  // so that the end of the loop finds it
-    if (early != errc::ok) {
+    if (early != errc::ok) [[unlikely]] {
       out = early_error();
       return true;
     }
-    if (cancelled) self().refresh();
+    if (cancelled) [[unlikely]]
+      self().refresh();
     again = false;
-    if (try_attempt(out)) return true;
+    if (try_attempt(out)) [[likely]]
+      return true;
     if (!cancelled) {
       if (again) {
         core->queue(*this);
-      } else if (!linked()) {
-        core->park(*this);
+      } else if constexpr (!Derived::waits_at_resource) {
+        if (!linked()) core->park(*this);
       }
       return false;
     }
@@ -443,22 +504,23 @@ class operation : public node, public operation_tag {
     return true;
   }
 
-  /// An attempt while the operation has no waiter. An exception ends the operation, as an outcome does.
+  /// An attempt right after a check, while the operation has no waiter. An exception ends the operation, as
+  /// an outcome does.
   bool attempt_by_caller(result<T>& out) {
 #if ANYIO_NET_EXCEPTIONS
     try {
-      return make_attempt(out);
+      return self().attempt_at_once(out);
     } catch (...) {
       leave();
       throw;
     }
 #else
-    return make_attempt(out);
+    return self().attempt_at_once(out);
 #endif
   }
 
   /// An attempt by the loop. An exception from moving a user's type counts as thrown at the co_await.
-  bool try_attempt(result<T>& out) {
+  ANYIO_NET_HOT bool try_attempt(result<T>& out) {
 #if ANYIO_NET_EXCEPTIONS
     try {
       return make_attempt(out);
@@ -471,30 +533,33 @@ class operation : public node, public operation_tag {
 #endif
   }
 
-  /// An attempt by the loop. If there is an outcome, `take` copies the waiter, and then the operation becomes
-  /// idle.
-  template <class Take>
-  static bool finish(Derived& op, result<T>& out, Take take) {
+  /// Whether there is an outcome when the loop runs it.
+  ANYIO_NET_HOT bool has_outcome(result<T>& out) {
     if constexpr (Derived::has_parts) {
-      const stand_in inside(op);
-      if (!op.poll(out)) return false;
-      take();
-      op.become_idle();
+      const stand_in inside(*this);
+      return poll(out);
     } else {
-      if (!op.poll(out)) return false;
-      take();
-      op.become_idle();
+      return self().reports(out) || poll(out);
     }
-    return true;
+  }
+  /// It has an outcome, and the waiter was copied.
+  ANYIO_NET_HOT void end() noexcept {
+    if constexpr (Derived::has_parts) {
+      const stand_in inside(*this);
+      become_idle();
+    } else {
+      become_idle();
+    }
   }
 
   template <class F>
   static void run_callback(node& n) {
     auto& op = static_cast<Derived&>(n);
     result<T> r = result_access::room<T>();
-    waiter_storage waiter;
-    if (!finish(op, r, [&] { waiter = op.slot_.callable; })) return;
-    F f = waiter.get<F>();
+    if (!op.has_outcome(r)) [[unlikely]]
+      return;
+    F f = op.slot_.callable.template get<F>();
+    op.end();
     call_back<T>(f, std::move(r));
   }
   template <class F>
@@ -511,14 +576,26 @@ class operation : public node, public operation_tag {
   template <bool Raises>
   static void run_awaiting(node& n) {
     auto& op = static_cast<Derived&>(n);
-    result<T> r = result_access::room<T>();
-    suspended coroutine;
-    if (!finish(op, r, [&] { coroutine = op.slot_.coroutine.coroutine; })) return;
-    if constexpr (Raises && !ANYIO_NET_EXCEPTIONS) {
-      if (!r.has_value()) return drive({step::raise, coroutine.promise, r.error()});
+    const waiter who = op.slot_.coroutine;
+    if constexpr (Derived::has_parts) {  // other code asks for the waiter meanwhile
+      result<T> r = result_access::room<T>();
+      if (!op.has_outcome(r)) return;
+      op.end();
+      ::new (static_cast<void*>(&op.slot_.outcome)) result<T>(std::move(r));
+    } else {
+      result<T>& out = op.slot_.outcome_room();
+      if (!op.has_outcome(out)) [[unlikely]] {
+        out.~result();
+        ::new (static_cast<void*>(&op.slot_.coroutine)) waiter(who);
+        return;
+      }
+      op.end();
     }
-    ::new (static_cast<void*>(&op.slot_.outcome)) result<T>(std::move(r));
-    coroutine.resume();
+    if constexpr (Raises && !ANYIO_NET_EXCEPTIONS) {
+      if (!op.slot_.outcome.has_value())
+        return drive(step::raising(*who.coroutine.promise, op.take_outcome().error()));
+    }
+    who.coroutine.resume();
   }
   static void abandon_awaiting(node& n) {
     auto& op = static_cast<Derived&>(n);
@@ -538,16 +615,15 @@ class operation : public node, public operation_tag {
   template <bool Raises>
   static constexpr face awaiting_face{run_awaiting<Raises>, abandon_awaiting, owner_of_awaiting, describe};
 
-  struct waiter {
-    suspended coroutine;
-    node** place;  // the coroutine's pointer to this operation; null if it has none
-  };
   // The outcome and the waiter never exist at the same time.
   union slot {
     slot() noexcept {}
     slot(const slot&) noexcept {}
     slot& operator=(const slot&) noexcept { return *this; }
     ~slot() {}
+    result<T>& outcome_room() noexcept {
+      return *::new (static_cast<void*>(&outcome)) result<T>(result_access::room<T>());
+    }
     waiter_storage callable;
     waiter coroutine;
     result<T> outcome;

@@ -24,7 +24,7 @@ class [[nodiscard]] result_awaiter {
   void await_suspend(std::coroutine_handle<P> h) {
     static_assert(ANYIO_NET_EXCEPTIONS || is_own_promise<P>,
                   "without exceptions a co_await of a result works only inside an anyio::task");
-    if constexpr (!ANYIO_NET_EXCEPTIONS) hand_on(h.promise(), {step::raise, &h.promise(), result_.error()});
+    if constexpr (!ANYIO_NET_EXCEPTIONS) hand_on(h.promise(), step::raising(h.promise(), result_.error()));
   }
   T await_resume() {
 #if ANYIO_NET_EXCEPTIONS

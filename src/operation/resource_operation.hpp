@@ -32,9 +32,11 @@ class resource_operation : public operation<Derived, T> {
  protected:
   friend class operation<Derived, T>;
 
+  static constexpr bool waits_at_resource = true;
+
   [[nodiscard]] errc check() const noexcept {
-    if (!this->made) return errc::invalid_argument;
-    if (!resource_ || !resource_->open()) return errc::closed_resource;
+    if (!resource_ || !resource_->open()) [[unlikely]]
+      return this->made ? errc::closed_resource : errc::invalid_argument;
     const node* const waiter = resource_->waiting(Side);
     return waiter != nullptr && waiter != this && !waiter->yields ? errc::busy_resource : errc::ok;
   }
@@ -49,6 +51,7 @@ class resource_operation : public operation<Derived, T> {
   void withdrawn() noexcept {
     if (resource_) resource_->withdrawn(Side);
   }
+  [[nodiscard]] loop_core& home_if_checked() const noexcept { return resource_->core(); }
   [[nodiscard]] loop_core& home() const {
     return resource_ && resource_->core().alive() ? resource_->core() : loop_core::current();
   }
@@ -62,6 +65,8 @@ class resource_operation : public operation<Derived, T> {
  private:
   [[nodiscard]] bool waits() const noexcept { return resource_ && resource_->waiting(Side) == this; }
   void leave_for_good() noexcept {
+    if (!this->pending()) [[likely]]
+      return;
     if (!waits()) return;
     resource_->set_waiting(Side, nullptr);
     resource_->withdrawn(Side);

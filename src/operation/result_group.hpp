@@ -45,7 +45,7 @@ class outcome_line {
     }
     /// The outcome is there: hands it over to the line.
     void arrived() noexcept {
-      line_.there_.insert_before(*this);
+      line_.there_.push_back(*this);
       line_.waiting.wake_first();
     }
 
@@ -54,14 +54,14 @@ class outcome_line {
   };
 
   [[nodiscard]] entry* first() noexcept {
-    return there_.linked() ? static_cast<entry*>(there_.next) : nullptr;
+    return there_.empty() ? nullptr : static_cast<entry*>(there_.next);
   }
   [[nodiscard]] std::size_t left() const noexcept { return left_; }
 
   wait_line waiting;
 
  private:
-  link there_;
+  list there_;
   std::size_t left_ = 0;
 };
 

@@ -20,8 +20,11 @@ namespace anyio { inline namespace ANYIO_NET_ABI {
 
 namespace detail {
 
+/// The place of a receiver among those of its loop.
+struct receiver_place : link {};
+
 /// The signals of one receiver; a set is a mask with a bit for each number, at number - 1.
-class signal_resource final : public resource, public link {
+class signal_resource final : public resource, public receiver_place {
  public:
   static constexpr int highest = 64;
 
@@ -34,6 +37,9 @@ class signal_resource final : public resource, public link {
   [[nodiscard]] int take();
 
  private:
+  [[nodiscard]] static signal_resource& at(link& place) noexcept {
+    return static_cast<signal_resource&>(static_cast<receiver_place&>(place));
+  }
   /// Passes the signals that have arrived to the receivers of the loop.
   static void distribute(loop_core& core);
   ANYIO_NET_FN void shut() noexcept override;

@@ -20,7 +20,7 @@ inline signal_service& signals_of(loop_core& core) {
 ANYIO_NET_FN signal_resource::signal_resource(loop_core& core) : resource(core) {
   distribute(core);                                     // signals from before are not for this receiver
   static_cast<void>(core.enter(registration_, *this));  // so that it is closed with the loop
-  core.signal_receivers.insert_before(*this);
+  core.signal_receivers.push_back(static_cast<receiver_place&>(*this));
   core.after_wait = distribute;
 }
 
@@ -42,24 +42,24 @@ ANYIO_NET_FN int signal_resource::take() {
 }
 
 ANYIO_NET_FN void signal_resource::distribute(loop_core& core) {
-  const link& all = core.signal_receivers;
+  const list& all = core.signal_receivers;
   std::uint64_t named = 0;
-  for (link* l = all.next; l != &all; l = l->next) named |= static_cast<const signal_resource&>(*l).named_;
+  for (link* l = all.next; l != &all; l = l->next) named |= at(*l).named_;
   std::uint64_t came = 0;
   for (std::uint64_t rest = named; rest != 0; rest &= rest - 1) {
     if (signals_of(core).take_signal(std::countr_zero(rest) + 1)) came |= rest & (~rest + 1);
   }
   if (came == 0) return;
   for (link* l = all.next; l != &all; l = l->next) {
-    auto& receiver = static_cast<signal_resource&>(*l);
+    signal_resource& receiver = at(*l);
     receiver.came_ |= came & receiver.named_;
     if (receiver.came_ != 0) receiver.wake(read_side);
   }
 }
 
 ANYIO_NET_FN void signal_resource::shut() noexcept {
-  unlink();
-  if (!core().signal_receivers.linked()) core().after_wait = nullptr;
+  receiver_place::unlink();
+  if (core().signal_receivers.empty()) core().after_wait = nullptr;
   for (std::uint64_t rest = named_; rest != 0; rest &= rest - 1) {
     signals_of(core()).release_signal(std::countr_zero(rest) + 1);
   }

@@ -23,18 +23,22 @@ class ANYIO_NET_LAZY sleep_operation : public detail::operation<sleep_operation,
   static constexpr bool attempts_when_awaited = false;
 
   bool attempt(result<void>& out) {
-    started();
-    if (timer_.armed() || deadline_ == time_point::max()) return false;
+    if (!begun_) started();
+    if (waits_for_timer()) return false;
     out = result<void>();
     return true;
   }
-  void started() {
+  ANYIO_NET_HOT void started() {
     if (detail::exchange(begun_, true)) return;
     detail::loop_core& loop = detail::loop_core::current();
     const time_point time = loop.now();
     if (!until_) deadline_ = detail::add(time, amount_);
     if (deadline_ > time && deadline_ != time_point::max()) loop.arm(timer_, deadline_, *this);
   }
+  [[nodiscard]] bool waits_for_timer() const noexcept {
+    return timer_.armed() || deadline_ == time_point::max();
+  }
+  [[nodiscard]] bool in_vain() const noexcept { return begun_ && waits_for_timer(); }
   void left() noexcept {
     timer_.cancel();
     begun_ = false;

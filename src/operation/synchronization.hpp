@@ -53,9 +53,9 @@ class wait_line {
   void join(wait_place& place, node& waiter) noexcept {
     place.waiter = &waiter;
     place.now = wait_place::state::waits;
-    head_.insert_before(place);
+    head_.push_back(place);
   }
-  [[nodiscard]] bool empty() const noexcept { return !head_.linked(); }
+  [[nodiscard]] bool empty() const noexcept { return head_.empty(); }
   [[nodiscard]] wait_place* first() noexcept {
     return empty() ? nullptr : &static_cast<wait_place&>(*head_.next);
   }
@@ -86,7 +86,7 @@ class wait_line {
   void let_all_on(wait_place::state s) noexcept {
     while (!empty()) let_on(static_cast<wait_place&>(*head_.next), s);
   }
-  link head_;
+  list head_;
 };
 
 }  // namespace detail

@@ -37,7 +37,7 @@ struct promise_common : promise_base {
     bool await_ready() const noexcept { return false; }
     void await_suspend(std::coroutine_handle<promise<T>> h) const noexcept {
       h.promise().finished = true;
-      hand_on(h.promise(), {step::deliver, &h.promise(), {}});
+      hand_on(h.promise(), {step::deliver, &h.promise()});
     }
     void await_resume() const noexcept {}
   };
@@ -178,7 +178,7 @@ class ANYIO_NET_LAZY task : public operation_tag {
   template <class F>
   static void run(detail::node& n) {
     n.core->park(n);
-    detail::drive({detail::step::resume, static_cast<promise_type*>(&n), {}});
+    detail::drive({detail::step::resume, static_cast<promise_type*>(&n)});
   }
   template <class F>
   static void abandon(detail::node& n) {
@@ -234,7 +234,7 @@ class [[nodiscard]] task<T>::awaiter {
     if (p == nullptr || p->owner != nullptr) {
       failure_ = error(errc::invalid_argument, 0, "task");
       if constexpr (Raises && !ANYIO_NET_EXCEPTIONS)
-        detail::hand_on(h.promise(), {detail::step::raise, &h.promise(), failure_.error()});
+        detail::hand_on(h.promise(), detail::step::raising(h.promise(), failure_.error()));
       return Raises && !ANYIO_NET_EXCEPTIONS;
     }
     p->owner = &task_.promise_;
@@ -244,7 +244,7 @@ class [[nodiscard]] task<T>::awaiter {
       p->enter_outer(h.promise());
       detail::loop_core* loop = detail::loop_core::current_or_null();
       if (loop == nullptr || loop->spend_await()) {
-        detail::hand_on(h.promise(), {detail::step::resume, p, {}});
+        detail::hand_on(h.promise(), {detail::step::resume, p});
         return true;
       }
     }
@@ -277,7 +277,7 @@ class [[nodiscard]] task<T>::awaiter {
   static void run(detail::node& n) {  // awaited by a foreign coroutine, or postponed to let others run
     auto& p = static_cast<promise_type&>(n);
     p.core->park(p);
-    detail::drive({detail::step::resume, &p, {}});
+    detail::drive({detail::step::resume, &p});
   }
   static void abandon(detail::node& n) {
     n.unlink();
@@ -289,7 +289,7 @@ class [[nodiscard]] task<T>::awaiter {
     return who(static_cast<detail::promise_base&>(n).waiter).coroutine.owner();
   }
   static detail::step go_on(const detail::suspended& waiter) {
-    if (waiter.promise != nullptr) return {detail::step::resume, waiter.promise, {}};
+    if (waiter.promise != nullptr) return {detail::step::resume, waiter.promise};
     waiter.handle.resume();
     return {};
   }
@@ -307,7 +307,7 @@ class [[nodiscard]] task<T>::awaiter {
   }
   static detail::step fail(const detail::waiter_storage& storage, error e) {
     const waiting w = who(storage);
-    if constexpr (Raises) return {detail::step::raise, w.coroutine.promise, e};
+    if constexpr (Raises) return detail::step::raising(*w.coroutine.promise, e);
     w.self->failure_ = e;
     return go_on(w.coroutine);
   }

@@ -273,7 +273,7 @@ class task_group {
   detail::link place_;
   detail::ref<detail::loop_core> loop_;  // the loop on which the children began
   detail::outcome_sink* sink_ = nullptr;
-  detail::link children_;
+  detail::list children_;
   std::size_t size_ = 0;
   result<void> failure_;
   detail::wait_line joining_;

@@ -27,11 +27,11 @@ ANYIO_NET_FN void group_child::completed(result<void>&& outcome) {
 }  // namespace detail
 
 ANYIO_NET_FN task_group::task_group() : host_(detail::active) {
-  if (host_ != nullptr) host_->scopes.insert_before(place_);
+  if (host_ != nullptr) host_->scopes.push_back(place_);
 }
 
 ANYIO_NET_FN void task_group::add(detail::group_child* child) {
-  children_.insert_before(child->place());
+  children_.push_back(child->place());
   child->begin_soon();
   if (size_++ == 0) loop_ = detail::ref(child->core);
 }
@@ -39,20 +39,16 @@ ANYIO_NET_FN void task_group::add(detail::group_child* child) {
 /// Destroys the children except those to keep. It removes them from the group first, since the end of a child
 /// may destroy the group itself, as in a session that only its children keep alive.
 ANYIO_NET_FN void task_group::end_children(bool (*keep)(task_group&, detail::group_child&)) noexcept {
-  detail::link ending;
+  detail::list ending;
   for (detail::link* l = children_.next; l != &children_;) {
     detail::group_child& child = detail::group_child::at(*l);
     l = l->next;
     if (keep(*this, child)) continue;
     child.place().unlink();
-    ending.insert_before(child.place());
+    ending.push_back(child.place());
     one_less();
   }
-  while (ending.linked()) {
-    detail::group_child& child = detail::group_child::at(*ending.next);
-    child.place().unlink();
-    delete &child;
-  }
+  while (detail::link* const place = ending.pop_front()) delete &detail::group_child::at(*place);
 }
 
 ANYIO_NET_FN void task_group::child_completed(detail::group_child& child, result<void>&& outcome) {
@@ -90,7 +86,7 @@ ANYIO_NET_FN void task_group::end_doomed() noexcept {
 }
 
 ANYIO_NET_FN task_group::~task_group() {
-  while (children_.linked()) {
+  while (!children_.empty()) {
     end_children([](task_group&, detail::group_child& child) {
       ANYIO_NET_ASSERT(!child.runs_now() && "a task group cannot be destroyed by its own child");
       static_cast<void>(child);

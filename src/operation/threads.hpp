@@ -103,8 +103,8 @@ class helper_pool {
   static void give_back(helper_job& job, helper_job::stage then);
 
   std::mutex mutex_;
-  link queue_;  // empty when there is no helper
-  link performed_;
+  list queue_;  // empty when there is no helper
+  list performed_;
   std::size_t helpers_ = 0;
 };
 

@@ -111,9 +111,9 @@ ANYIO_NET_COLD void helper_pool::give_back(helper_job& job, helper_job::stage th
 ANYIO_NET_COLD void helper_pool::part_from_parent() {
   helper_pool& pool = instance();
   pool.helpers_ = 0;
-  while (pool.queue_.linked())
+  while (!pool.queue_.empty())
     give_back(static_cast<helper_job&>(*pool.queue_.next), helper_job::stage::idle);
-  while (pool.performed_.linked()) {
+  while (!pool.performed_.empty()) {
     auto& job = static_cast<helper_job&>(*pool.performed_.next);
     job.acquire();  // never destroyed: the helper was in the middle of the call
     give_back(job, helper_job::stage::lost);
@@ -134,7 +134,7 @@ ANYIO_NET_FN int helper_pool::submit(backend& system, helper_job& job) {
   }
   job.acquire();
   job.queued_ = true;
-  queue_.insert_before(job);
+  queue_.push_back(job);
   return 0;
 }
 
@@ -149,11 +149,11 @@ ANYIO_NET_FN void helper_pool::serve() {
   helper_pool& pool = instance();
   const std::uint32_t forks = forks_so_far;
   std::unique_lock lock(pool.mutex_);
-  while (pool.queue_.linked()) {
+  while (!pool.queue_.empty()) {
     auto& job = static_cast<helper_job&>(*pool.queue_.next);
     job.unlink();
     job.queued_ = false;
-    pool.performed_.insert_before(job);
+    pool.performed_.push_back(job);
     lock.unlock();
     job.work_(job);
     if (forks != forks_so_far) return;  // the call has forked, and this is the child

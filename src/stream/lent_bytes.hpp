@@ -30,6 +30,8 @@ class lent_bytes {
   lent_bytes& operator=(lent_bytes&& other) noexcept = default;
 
   [[nodiscard]] const_buffer data() const noexcept { return view_; }
+  /// Whether this object owns the bytes, or keeps them alive.
+  [[nodiscard]] bool keeps() const noexcept { return static_cast<bool>(copy_); }
   void set_view(const_buffer view) noexcept { view_ = view; }
   /// The number of lent bytes before these that are no longer kept.
   [[nodiscard]] std::size_t dropped() const noexcept { return copy_ ? copy_->dropped : 0; }

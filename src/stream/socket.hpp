@@ -38,7 +38,8 @@ class socket_resource : public descriptor_resource {
   ANYIO_NET_FN progress receive(mutable_buffer into, result<std::size_t>& out) override;
   ANYIO_NET_FN progress receive_view(std::size_t max_bytes, result<std::string_view>& out) override;
   ANYIO_NET_FN progress send(outgoing& data, result<void>& out) override;
-  ANYIO_NET_FN progress send_piece(const_buffer data, std::size_t& sent, result<void>& out) override;
+  ANYIO_NET_FN ssize_t send_now(const_buffer data) override;
+  ANYIO_NET_FN progress failed_send(ssize_t status, result<void>& out) override;
   ANYIO_NET_FN progress send_eof(result<void>& out) override;
   ANYIO_NET_FN progress finish() override;
 
@@ -50,8 +51,6 @@ class socket_resource : public descriptor_resource {
   /// The error for a failed or empty read. `error_number` is the errno of the read, or 0 for an end.
   [[nodiscard]] error end_of_reading(int error_number, const char* operation) noexcept;
   [[nodiscard]] error end_of_writing(int error_number, const char* operation) noexcept;
-  /// The outcome of a call that could not send.
-  progress failed_send(ssize_t status, result<void>& out);
   /// Whether the end of the stream was received.
   [[nodiscard]] bool ended() const noexcept { return ended_; }
   /// Records a read of `size` bytes into a buffer of `room` bytes.
@@ -66,6 +65,7 @@ class socket_resource : public descriptor_resource {
   template <class T, class Make>
   progress read_once(mutable_buffer into, result<T>& out, Make make);
   ssize_t read_some(void* data, std::size_t size, bool& more_may_follow);
+  ssize_t read_bytes_only(void* data, std::size_t size, bool& more_may_follow);
   [[nodiscard]] int cause_of(int error_number) noexcept;
   void note_cause(int error_number) noexcept;
 

@@ -22,10 +22,16 @@ namespace anyio { inline namespace ANYIO_NET_ABI {
 
 namespace detail {
 
-ANYIO_NET_FN ssize_t socket_resource::read_some(void* data, std::size_t size, bool& more_may_follow) {
+[[gnu::always_inline]] inline ssize_t socket_resource::read_some(void* data, std::size_t size,
+                                                                 bool& more_may_follow) {
   more_may_follow = false;
-  if (!is_unix_) return core().system().receive(registration_.fd, data, size);
-  // The kernel closes descriptors that come with the bytes, and ends the read early: MSG_CTRUNC reports this.
+  if (is_unix_) return read_bytes_only(data, size, more_may_follow);
+  return core().system().receive(registration_.fd, data, size);
+}
+
+/// The kernel closes descriptors that come with the bytes, and ends the read early: MSG_CTRUNC reports this.
+[[gnu::noinline]] ANYIO_NET_FN ssize_t socket_resource::read_bytes_only(void* data, std::size_t size,
+                                                                        bool& more_may_follow) {
   const ::iovec part{data, size};
   message m{slice(&part, 1)};
   const ssize_t n = core().system().receive_message(registration_.fd, m);
@@ -73,11 +79,13 @@ template <class T, class Make>
   bool more_may_follow;
   const std::size_t size = std::min(into.size(), loop_core::most_of_call);
   const ssize_t n = read_some(into.data(), size, more_may_follow);
-  count_call(n);
-  if (n > 0) {
+  if (n > 0) [[likely]] {
+    count_call(n);
     note_read(static_cast<std::size_t>(n), size, more_may_follow);
-    return complete<progress::done>(out, make(static_cast<std::size_t>(n)));
+    result_access::complete_by(out, [&] { return make(static_cast<std::size_t>(n)); });
+    return progress::done;
   }
+  count_call(0);
   if (must_wait(read_side, n)) return progress::waiting;
   return complete<progress::done>(out, end_of_reading(static_cast<int>(-n), "receive"));
 }
@@ -116,18 +124,13 @@ ANYIO_NET_FN progress socket_resource::send(outgoing& data, result<void>& out) {
   return progress::again;
 }
 
-/// One call for one piece, which goes whole nearly always.
-ANYIO_NET_FN progress socket_resource::send_piece(const_buffer data, std::size_t& sent, result<void>& out) {
+ANYIO_NET_FN ssize_t socket_resource::send_now(const_buffer data) {
   if (exhausted[write_side] || data.empty() || data.size() > loop_core::most_of_call) [[unlikely]]
-    return stream_resource::send_piece(data, sent, out);
-  const ssize_t n = core().system().send(registration_.fd, data.data(), data.size());
-  count_call(n);
-  if (n < 0) return failed_send(n, out);
-  const auto size = static_cast<std::size_t>(n);
-  sent += size;
-  if (size == data.size()) [[likely]]
-    return complete<progress::done>(out, result<void>());
-  return stream_resource::send_piece(const_buffer(data.data() + size, data.size() - size), sent, out);
+    return 0;
+  loop_core& loop = core();
+  const ssize_t n = loop.system().send(registration_.fd, data.data(), data.size());
+  loop.count_work(n > 0 ? static_cast<std::size_t>(n) : 0);
+  return n;
 }
 
 ANYIO_NET_COLD progress socket_resource::failed_send(ssize_t status, result<void>& out) {

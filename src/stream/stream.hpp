@@ -16,6 +16,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <span>
 #include <string>
 #include <string_view>
@@ -97,8 +98,11 @@ class stream_resource : public resource {
   /// buffer, unless the stream has another buffer.
   ANYIO_NET_FN virtual progress receive_view(std::size_t max_bytes, result<std::string_view>& out);
   virtual progress send(outgoing& data, result<void>& out) = 0;
-  /// Sends one piece, and adds to `sent`. A stream may have a shorter way than `send`.
-  ANYIO_NET_FN virtual progress send_piece(const_buffer data, std::size_t& sent, result<void>& out);
+  /// One try to send one piece, without the state that `send` needs. Returns the number of bytes sent, or a
+  /// negative errno, which `failed_send` turns into an outcome. 0 means that only `send` can tell.
+  virtual ssize_t send_now(const_buffer) { return 0; }
+  /// The outcome of a `send_now` that returned an errno.
+  virtual progress failed_send(ssize_t, result<void>&) { return progress::waiting; }
   virtual progress send_eof(result<void>& out) = 0;
   /// Ends the stream in order, after `begin_closing` and before `close`. It is done when the peer has seen
   /// the end, or is gone. Waits on the read side.
@@ -248,9 +252,38 @@ class ANYIO_NET_LAZY send_operation
   [[nodiscard]] errc check() const noexcept;
   [[nodiscard]] std::uint32_t bytes_so_far() const noexcept { return detail::description::count(sent_); }
   bool attempt(result<void>& out);
-  void started();
-  void left() noexcept;
-  bool transfer(result<void>& out);
+  bool attempt_at_once(result<void>& out) {
+    const ssize_t n = send_whole();
+    if (n == whole) [[likely]]
+      return detail::result_access::succeed(out);
+    return transfer_rest(n, out);
+  }
+  void started() {
+    const ssize_t n = send_whole();
+    if (n == whole) [[likely]]
+      return found_.set_done();
+    begin_rest(n);
+  }
+  [[nodiscard]] bool reports(result<void>& out) const noexcept {
+    return found_.is_set() && resource_->open() && found_.get(out);
+  }
+  void left() noexcept {
+    found_.clear();
+    restart_ = true;
+  }
+  static constexpr ssize_t whole = std::numeric_limits<ssize_t>::max();
+  /// One try to send all of one piece, as most sends do. Returns `whole`, or what `send_now` returned.
+  ssize_t send_whole() {
+    if (restart_ || sent_ != 0 || !parts_.empty() || bytes_.keeps()) return 0;
+    const const_buffer piece = bytes_.data();
+    const ssize_t n = resource_->send_now(piece);
+    if (n <= 0) return n;
+    sent_ = static_cast<std::size_t>(n);
+    return sent_ == piece.size() ? whole : 0;
+  }
+  void begin_rest(ssize_t status);
+  bool transfer_rest(ssize_t status, result<void>& out);
+  detail::progress transfer_piece(result<void>& out);
   detail::progress transfer_parts(result<void>& out);
   [[nodiscard]] detail::outgoing rest_of_parts() const noexcept;
 
@@ -260,8 +293,7 @@ class ANYIO_NET_LAZY send_operation
   // sent. A null view means the beginning.
   std::span<const const_buffer> parts_;
   std::size_t sent_ = 0;
-  [[no_unique_address]] error outcome_;
-  bool over_ = false;     // completed in `started`, and the outcome is not yet reported
+  [[no_unique_address]] detail::found_outcome found_;
   bool restart_ = false;  // the next attempt is the first of a new send
 };
 
@@ -294,6 +326,7 @@ class ANYIO_NET_LAZY aclose_operation
   friend class detail::operation<aclose_operation, void>;
 
   [[nodiscard]] errc check() const noexcept { return made ? errc::ok : errc::invalid_argument; }
+  [[nodiscard]] detail::loop_core& home_if_checked() const { return home(); }
   [[nodiscard]] bool is_refused() const noexcept { return false; }
   [[nodiscard]] errc enter() noexcept;
   bool attempt(result<void>& out);

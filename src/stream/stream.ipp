@@ -37,13 +37,6 @@ ANYIO_NET_FN progress stream_resource::receive_view(std::size_t max_bytes, resul
   return progress::done;
 }
 
-ANYIO_NET_FN progress stream_resource::send_piece(const_buffer data, std::size_t& sent, result<void>& out) {
-  outgoing piece({&data, 1});
-  const progress p = send(piece, out);
-  sent += piece.sent();
-  return p;
-}
-
 }  // namespace detail
 
 ANYIO_NET_FN errc send_operation::check() const noexcept {
@@ -52,26 +45,29 @@ ANYIO_NET_FN errc send_operation::check() const noexcept {
   return e;
 }
 
-ANYIO_NET_FN bool send_operation::transfer(result<void>& out) {
+/// Goes on after `send_whole`, whose status this is.
+ANYIO_NET_FN bool send_operation::transfer_rest(ssize_t status, result<void>& out) {
   if (detail::exchange(restart_, false)) {
     sent_ = 0;
     bytes_.start_over();
     if (!parts_.empty()) bytes_.set_view({});
   }
-  detail::progress p;
-  if (parts_.empty()) {
-    const const_buffer all = bytes_.data();
-    const std::size_t done = sent_ - bytes_.dropped();
-    p = resource_->send_piece(const_buffer(all.data() + done, all.size() - done), sent_, out);
-  } else {
-    p = transfer_parts(out);
-  }
-  if (settle(p)) {
-    restart_ = true;
+  if (settle(status < 0       ? resource_->failed_send(status, out)
+             : parts_.empty() ? transfer_piece(out)
+                              : transfer_parts(out)))
     return true;
-  }
   keep_loan();
   return false;
+}
+
+ANYIO_NET_FN detail::progress send_operation::transfer_piece(result<void>& out) {
+  const const_buffer all = bytes_.data();
+  const std::size_t done = sent_ - bytes_.dropped();
+  const const_buffer rest(all.data() + done, all.size() - done);
+  detail::outgoing piece({&rest, 1});
+  const detail::progress p = resource_->send(piece, out);
+  sent_ += piece.sent();
+  return p;
 }
 
 ANYIO_NET_FN detail::progress send_operation::transfer_parts(result<void>& out) {
@@ -118,27 +114,12 @@ ANYIO_NET_COLD void send_operation::keep_loan() {
 }
 
 ANYIO_NET_FN bool send_operation::attempt(result<void>& out) {
-  if (!over_) return transfer(out);
-  if (outcome_.code() == errc::ok) {
-    out = result<void>();
-  } else {
-    out = outcome_;
-  }
-  return true;
+  return found_.is_set() ? found_.get(out) : attempt_at_once(out);
 }
 
-ANYIO_NET_FN void send_operation::started() {
-  if (early != errc::ok) return;
+ANYIO_NET_COLD void send_operation::begin_rest(ssize_t status) {
   result<void> out;
-  again = false;
-  if (!transfer(out)) return;
-  over_ = true;
-  outcome_ = out.error();
-}
-
-ANYIO_NET_FN void send_operation::left() noexcept {
-  over_ = false;
-  restart_ = true;
+  if (transfer_rest(status, out)) found_.set(out);
 }
 
 ANYIO_NET_FN errc aclose_operation::enter() noexcept {

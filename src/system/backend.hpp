@@ -41,9 +41,9 @@ constexpr time_point add(time_point base, duration d) {
 /// The state of a descriptor, as `backend::wait` and `poll_now` report it.
 enum readiness : std::uint32_t {
   ready_read = 1,  // data, or a connection to accept
-  ready_write = 2,
-  ready_end = 4,     // end of stream, hang-up or error: read until a call reports it
-  ready_urgent = 8,  // out-of-band data divides the readable bytes
+  ready_write = 4,
+  ready_end = 8,     // end of stream, hang-up or error: read until a call reports it
+  ready_urgent = 2,  // out-of-band data divides the readable bytes
 };
 
 struct poll_event {

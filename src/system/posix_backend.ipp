@@ -61,6 +61,10 @@ ANYIO_NET_FN short poll_interest(std::uint32_t readiness_bits) noexcept {
 }
 
 ANYIO_NET_FN std::uint32_t readiness_of_poll(unsigned events) noexcept {
+  if constexpr (POLLIN == ready_read && POLLOUT == ready_write) {
+    if ((events & ~unsigned{POLLIN | POLLOUT}) == 0) [[likely]]
+      return events;
+  }
   std::uint32_t ready = 0;
   if ((events & POLLIN) != 0) ready |= ready_read;
   if ((events & POLLOUT) != 0) ready |= ready_write;

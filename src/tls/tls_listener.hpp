@@ -137,8 +137,8 @@ class tls_accepting final : public resource {
   ref<listener_resource> listener_;
   tls_server_settings settings_;
   accept_operation<tcp_stream> accept_;
-  link handshakes_;
-  link ready_;  // handshakes that have succeeded
+  list handshakes_;
+  list ready_;  // handshakes that have succeeded
   error failure_;
 };
 

@@ -24,7 +24,7 @@ ANYIO_NET_FN tls_wrap_operation tls_server_settings::wrap(tcp_stream&& connectio
 ANYIO_NET_FN tls_accepting::~tls_accepting() { close(); }
 
 ANYIO_NET_FN bool tls_accepting::next(result<tls_stream>& out) {
-  if (ready_.linked()) {
+  if (!ready_.empty()) {
     auto* const first = static_cast<handshake*>(ready_.next);
     out = std::move(first->stream);
     forget(first);
@@ -55,7 +55,7 @@ ANYIO_NET_FN void tls_accepting::accepted(result<tcp_stream>&& r) {
     owned<handshake> begun(new handshake);
     begun->op = settings_.wrap(*std::move(r));
     begun->op.start(part<&tls_accepting::shaken>(this, begun.get()));
-    handshakes_.insert_before(*begun.release());
+    handshakes_.push_back(*begun.release());
   });
   if (!begins) {
     failure_ = no_memory;
@@ -70,14 +70,14 @@ ANYIO_NET_FN void tls_accepting::shaken(handshake* which, result<tls_stream>&& r
   if (!r.has_value()) return forget(which);
   which->stream = *std::move(r);
   which->unlink();
-  ready_.insert_before(*which);
+  ready_.push_back(*which);
   wake(read_side);
 }
 
 ANYIO_NET_FN void tls_accepting::shut() noexcept {
   accept_ = {};
-  for (link* const all : {&handshakes_, &ready_})
-    while (all->linked()) forget(static_cast<handshake*>(all->next));
+  for (list* const all : {&handshakes_, &ready_})
+    while (link* const l = all->pop_front()) forget(static_cast<handshake*>(l));
 }
 
 }  // namespace detail

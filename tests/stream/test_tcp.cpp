@@ -7,6 +7,7 @@
 #include <poll.h>
 #include <sys/ioctl.h>
 
+#include <algorithm>
 #include <csignal>
 #include <cstdint>
 #include <cstdio>
@@ -19,6 +20,7 @@
 #include <vector>
 
 #include "support/allocations.hpp"
+#include "support/custom_backend.hpp"
 #include "support/faces.hpp"
 #include "support/sockets.hpp"
 #include "support/temp_dir.hpp"
@@ -1069,6 +1071,48 @@ TEST_CASE("a view in a blocked gathered send is kept too") {
     while (got.size() < on_the_way + 6) got += co_await to.second.receive(1 << 20);
     CHECK(got.substr(on_the_way) == "<view>");
     co_await group.join();
+  });
+}
+
+// A system whose sends take three bytes each.
+struct slow_backend final : support::custom_backend {
+  ssize_t send(int fd, const void* data, std::size_t size) override {
+    return custom_backend::send(fd, data, std::min<std::size_t>(size, 3));
+  }
+};
+
+TEST_CASE("a send that takes many calls sends each byte once, and starts over when it is used again") {
+  anyio::loop loop(std::make_unique<slow_backend>());
+  int fds[2];
+  REQUIRE(::socketpair(AF_UNIX, SOCK_STREAM, 0, fds) == 0);
+  const anyio::unique_fd peer(fds[1]);
+  auto stream = *anyio::unix_stream::from_fd(fds[0]);
+  std::string text;
+  for (int i = 0; i < 100; ++i) text += std::to_string(i);
+  const auto arrived = [&] {
+    std::string got(text.size() * 3, '\0');
+    const ssize_t n = ::recv(peer.get(), got.data(), got.size(), MSG_DONTWAIT);
+    got.resize(n > 0 ? static_cast<std::size_t>(n) : 0);
+    return got;
+  };
+
+  auto named = stream.send(text);
+  for (int i = 0; i < 2; ++i) {
+    bool sent = false;
+    named.start([&sent](result<> r) { sent = r.has_value(); });
+    loop.run();
+    CHECK(sent);
+    CHECK(named.sent() == text.size());
+    CHECK(arrived() == text);
+  }
+  anyio::run([&]() -> task<> {
+    for (int i = 0; i < 2; ++i) {
+      co_await named;
+      CHECK(named.sent() == text.size());
+      CHECK(arrived() == text);
+    }
+    CHECK(co_await as_result(stream.send(text)));
+    CHECK(arrived() == text);
   });
 }
 

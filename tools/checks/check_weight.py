@@ -5,8 +5,9 @@
   check_weight.py --record [--jobs N]    measure anew and write the record
 
 Measured are the compiler's own memory for a unit, in MB, joined and split: it follows the time that compiling takes,
-and is the same in every run. And the size of a stripped program for small systems, in KB. Both depend on the compiler:
-with another one than the record's nothing is compared. 1 % more than recorded fails.
+and is the same in every run. And the size of a stripped program for small systems, in KB; and the bytes of objects
+that a program has many of, as bench/minimal/anyio_objects.cpp prints them. All depend on the compiler: with another one
+than the record's nothing is compared. 1 % more than recorded fails.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ Figure = tuple[str, list[str]]  # a program, and options
 
 
 def program(name: str) -> str:
-    return (ROOT / "bench" / "minimal" / f"{name}.cpp").read_text().replace("../../anyio_net.hpp", "anyio_net.hpp")
+    return (ROOT / f"{name}.cpp").read_text().replace("../../anyio_net.hpp", "anyio_net.hpp")
 
 
 NOTHING = '#include "anyio_net.hpp"\n'
@@ -41,15 +42,16 @@ MEMORY: dict[str, Figure] = {
     f"{name}{', split' if options else ''}": (text, options)
     for name, text in (
         ("nothing used", NOTHING),
-        ("callback echo server", program("anyio_callback")),
-        ("coroutine echo server", program("anyio_coroutine")),
-        ("proxy", program("anyio_proxy")),
+        ("callback echo server", program("bench/minimal/anyio_callback")),
+        ("coroutine echo server", program("bench/minimal/anyio_coroutine")),
+        ("proxy", program("bench/minimal/anyio_proxy")),
     )
     for options in ([], SPLIT)
 }
+MEMORY["examples/http_server.cpp, split"] = (program("examples/http_server"), [f"-I{ROOT}/examples", *SPLIT])
 SIZE: dict[str, Figure] = {
-    "callback echo server, no exceptions": (program("anyio_callback"), SMALL),
-    "coroutine echo server": (program("anyio_coroutine"), ["-Os"]),
+    "callback echo server, no exceptions": (program("bench/minimal/anyio_callback"), SMALL),
+    "coroutine echo server": (program("bench/minimal/anyio_coroutine"), ["-Os"]),
 }
 
 
@@ -82,13 +84,24 @@ def size_of(figure: Figure) -> float:
         return round(made.stat().st_size / 1000, 1)
 
 
+def objects() -> dict[str, float]:
+    """The bytes of objects, by their names."""
+    with tempfile.TemporaryDirectory() as folder:
+        made = Path(folder) / "program"
+        compile_(program("bench/minimal/anyio_objects"), ["-O2", "-o", str(made)])
+        printed = subprocess.run([made], capture_output=True, text=True, check=True).stdout
+    return {name: float(size) for name, _, size in (line.partition(": ") for line in printed.splitlines())}
+
+
 def measure(jobs: int) -> dict[str, dict[str, float]]:
     with ThreadPoolExecutor(jobs) as pool:
         memory = pool.map(memory_of, MEMORY.values())
         size = pool.map(size_of, SIZE.values())
+        bytes_of = pool.submit(objects)
         return {
             "compiler memory, MB": dict(zip(MEMORY, memory)),
             "size, KB": dict(zip(SIZE, size)),
+            "objects, bytes": bytes_of.result(),
         }
 
 

@@ -268,13 +268,14 @@ check-rest: ## what CI does after `make test`
 	  $(call check,nothing asks the system outside the seam,check-seam) \
 	  $(call check,nothing costly is included,check-includes) \
 	  $(call check,the changelog is of this version,check-version) \
+	  $(call check,documents and comments keep to plain words,check-words) \
 	  $(call check,tools do what they say,check-tools) \
 	  $(call check,format,check-format) \
 	  $(call check,hot paths cost what is recorded,check-cost) \
 	  $(call check,programs pay for the header what is recorded,check-weight) \
 	  $(call suite,clang-asan) $(call suite,gcc-noexc) \
 	  $(if $(THREAD_TESTS),$(call suite,clang-tsan)) $(call cross_suite,s390x) \
-	  --check "tidy; each part compiles alone; no warnings; snippets compile; units link only when they agree" \
+	  --check "tidy; each part compiles by itself; no warnings; snippets compile; units link only when they agree" \
 	    "$(MAKE) -j$(JOBS) --keep-going check-tidy check-parts check-compilers check-snippets check-link" \
 	  $(call check,the reference is made without a warning,reference) \
 	  $(call check,small builds of many kinds run,check-minimal) \
@@ -308,6 +309,10 @@ check-includes: ## the header does without iostream, locale, regex and std::func
 .PHONY: check-version
 check-version: ## the changelog's newest entry is for the version that the header states
 	@$(PYTHON) tools/checks/check_version.py
+
+.PHONY: check-words
+check-words: ## documents, comments and strings do without the words of tools/checks/words.txt
+	@$(PYTHON) tools/checks/check_words.py
 
 .PHONY: check-tools
 check-tools: ## the tools' own tests

@@ -24,6 +24,7 @@ import check_cost
 from amalgamate import Refusal, includes, join, layers, read_parts
 from check_snippets import Snippet, is_definition, outermost, program, snippets_of, stale_copies
 from check_version import faults_of
+from check_words import blocks_of, findings, rules
 from cpp_text import blank
 from join_tests import groups_of, preamble, stands_alone, unit
 from reference_filter import seen_by_users
@@ -561,7 +562,7 @@ class Version(unittest.TestCase):
     """The changelog's newest entry is for the version."""
 
     def test_unreleased(self) -> None:
-        text = "## [Unreleased]\n\n### 1.2.3, which mends\n\n## [1.2.2] - 2026-01-31\n"
+        text = "## [Unreleased]\n\n### 1.2.3, which fixes\n\n## [1.2.2] - 2026-01-31\n"
         self.assertEqual(faults_of("1.2.3", text, released=False), [])
         self.assertIn("1.2.3", faults_of("1.2.4", text, released=False)[0])
         self.assertIn("heading", faults_of("1.2.3", text, released=True)[0])
@@ -572,6 +573,37 @@ class Version(unittest.TestCase):
         self.assertTrue(faults_of("1.2.2", text, released=False))
         self.assertTrue(faults_of("1.2.30", text, released=False))
         self.assertTrue(faults_of("1.2.3", "no entry\n", released=False))
+
+
+class Words(unittest.TestCase):
+    """Uses an invented list."""
+
+    LIST = "# A note.\n\n[everywhere]\nfoos? bar => baz\n<quux => x\n[comments]\n<<first => y\n[prose]\n<blah => z\n"
+
+    def found(self, name: str, text: str) -> list[tuple[int, str]]:
+        return [(f.line, f.words) for f in findings(blocks_of(Path(name), text), rules(self.LIST))]
+
+    def test_comments_and_strings_of_a_source(self) -> None:
+        text = 'int foo, bar;  // no foo\n/// One Foo\n/// bar.\nf("a foos"\n  " bar\\n", \'"\'); /* x\n * foo bar */\nfoo bar;\n'
+        self.assertEqual(self.found("a.hpp", text), [(2, "Foo bar"), (4, "foos bar"), (6, "foo bar")])
+        self.assertEqual(self.found("a.cpp", "// foobar, a foo barn\n"), [])
+
+    def test_where_a_sentence_or_a_comment_begins(self) -> None:
+        self.assertEqual(self.found("a.hpp", "// A. Quux b, quux.\n\n// First\n// first\nx(\"First\");\n"), [(1, "Quux"), (3, "First")])
+        self.assertEqual(self.found("a.hpp", "// Blah a. Blah b.\n"), [(1, "Blah")])
+
+    def test_a_document(self) -> None:
+        text = "# Blah\n\nBlah one\ntwo. Blah\n- a foo\n\n- bar\n| foo\n  bar |\n```sh\nfoo bar\nblah\n```\nfoo\nbar\n"
+        expected = [(3, "Blah"), (4, "Blah"), (8, "foo bar"), (11, "foo bar"), (14, "foo bar")]
+        self.assertEqual(self.found("a.md", text), expected)
+
+    def test_python_and_shell(self) -> None:
+        self.assertEqual(self.found("a.py", 'foo = bar  # foo\n# bar\nx = """A\nfoo bar"""\n'), [(1, "foo bar"), (4, "foo bar")])
+        self.assertEqual(self.found("a.sh", "# foo\n# bar\necho foo\nbar\necho foo bar\n"), [(1, "foo bar"), (5, "foo bar")])
+
+    def test_a_list_that_is_none(self) -> None:
+        self.assertRaises(ValueError, rules, "foo => bar\n")
+        self.assertRaises(ValueError, rules, "[everywhere]\nfoo\n")
 
 
 class Reference(unittest.TestCase):

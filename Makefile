@@ -277,7 +277,7 @@ check-rest: ## what CI does after `make test`
 	  $(if $(THREAD_TESTS),$(call suite,clang-tsan)) $(call cross_suite,s390x) \
 	  --check "tidy; each part compiles by itself; no warnings; snippets compile; units link only when they agree" \
 	    "$(MAKE) -j$(JOBS) --keep-going check-tidy check-parts check-compilers check-snippets check-link" \
-	  $(call check,the reference is made without a warning,reference) \
+	  $(call check,the reference is of these sources and has no warning,check-reference) \
 	  $(call check,small builds of many kinds run,check-minimal) \
 	  $(call check,programs of faults that others have met,check-cases) \
 	  $(call check,fuzz corpora with clang,fuzz-replay-clang) \
@@ -374,11 +374,27 @@ check-tidy: build/include/$(HEADER) ## clang-tidy over all parts
 check-snippets: $(HEADER) ## the documents' code compiles
 	@$(PYTHON) tools/checks/check_snippets.py
 
-.PHONY: reference
-reference: ## the API reference by Doxygen, build/reference/html/index.html; a warning is an error
-	@rm -rf build/reference && mkdir -p build/reference
+REFERENCE := build/reference
+define make_reference
+	@rm -rf $(REFERENCE) && mkdir -p $(REFERENCE)
 	@doxygen docs/Doxyfile
-	@echo "build/reference/html/index.html"
+	@doxygen docs/Doxyfile.xml
+endef
+
+.PHONY: reference
+reference: ## docs/reference.md from the comments in src/, and build/reference/html/index.html; a warning is an error
+	$(make_reference)
+	@$(PYTHON) tools/make/reference.py $(REFERENCE)/xml docs/reference.md
+	@echo "docs/reference.md and $(REFERENCE)/html/index.html"
+
+.PHONY: check-reference
+check-reference: ## docs/reference.md is what src/ gives, and Doxygen has no warning
+ifeq ($(shell command -v doxygen),)
+	@echo "skipped: no doxygen: docs/reference.md is not compared with src/"
+else
+	$(make_reference)
+	@$(PYTHON) tools/make/reference.py --check $(REFERENCE)/xml docs/reference.md
+endif
 
 .PHONY: coverage
 coverage: ## line coverage of src/ by the tests, with g++

@@ -27,6 +27,8 @@ from check_version import faults_of
 from check_words import blocks_of, findings, rules
 from cpp_text import blank
 from join_tests import groups_of, preamble, stands_alone, unit
+from reference import Problem, arguments_of, escape, slug, tidy
+from reference import check as check_page
 from reference_filter import seen_by_users
 from run_tests import Outcome, environment, judge, run, run_check, run_nested, show_costs
 
@@ -638,6 +640,30 @@ inline int free() {
         self.assertEqual(lines[6:9], ["/** @cond */", "  int inner();", "/** @endcond */  private:"])
         self.assertEqual(lines[13], "  ~stream();")
         self.assertEqual(lines[17], "  const detail::kind k(1);")
+        self.assertIn("public detail::operation<read_operation, int> {", seen_by_users(self.PART, bases=True))
+
+    def test_types_are_written_as_in_the_sources(self) -> None:
+        for doxygen, source in {
+            "std::span< const std::byte >": "std::span<const std::byte>",
+            "result< std::pair< a, b > >": "result<std::pair<a, b>>",
+            "const ip_endpoint &": "const ip_endpoint&",
+            "(T &&data, int *p) const &": "(T&& data, int* p) const&",
+            "(F f) &": "(F f) &",
+            "(Xs &&... xs)": "(Xs&&... xs)",
+            "(T(&array)[n]) noexcept": "(T (&array)[n]) noexcept",
+            "(int max=65536, options o={})": "(int max = 65536, options o = {})",
+        }.items():
+            self.assertEqual(tidy(doxygen), source)
+        self.assertEqual(arguments_of("a::b<c, d<e, f>, g(h, i)>"), ["c", "d<e, f>", "g(h, i)"])
+        self.assertEqual(arguments_of("a"), [])
+        self.assertEqual(slug("Errors and results"), "errors-and-results")
+        self.assertEqual(slug("sim::run_it"), "simrun_it")
+        self.assertEqual(escape("a<b> [c]*"), r"a\<b> \[c\]\*")
+
+    def test_faults_of_a_page(self) -> None:
+        check_page("# A\n\n## b_c\n\n[x](#b_c)\n")
+        for page in ("# A\n\n## a\n", "# A\n\n[x](#b)\n", "# A\n\n`detail::x`\n", "# A\n\nANYIO_NET_FN\n"):
+            self.assertRaises(Problem, check_page, page)
 
 
 if __name__ == "__main__":

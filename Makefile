@@ -242,6 +242,7 @@ include tools/make/install.mk
 include tools/make/minimal.mk
 include tools/make/cases.mk
 include tools/make/compilers.mk
+include tools/make/site.mk
 include bench/bench.mk
 
 # ---- testing --------------------------------------------------------------------------------------

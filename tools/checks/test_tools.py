@@ -21,6 +21,7 @@ from unittest import mock
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "make"))
 
 import check_cost
+import check_site
 from amalgamate import Refusal, includes, join, layers, read_parts
 from check_snippets import Snippet, is_definition, outermost, program, snippets_of, stale_copies
 from check_version import faults_of
@@ -31,6 +32,7 @@ from reference import Problem, arguments_of, escape, slug, tidy
 from reference import check as check_page
 from reference_filter import seen_by_users
 from run_tests import Outcome, environment, judge, run, run_check, run_nested, show_costs
+from site_pages import Site
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = ROOT / "tools" / "make"
@@ -575,6 +577,47 @@ class Version(unittest.TestCase):
         self.assertTrue(faults_of("1.2.2", text, released=False))
         self.assertTrue(faults_of("1.2.30", text, released=False))
         self.assertTrue(faults_of("1.2.3", "no entry\n", released=False))
+
+
+class SitePages(unittest.TestCase):
+    def test_a_page_is_adapted(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            site = Site(Path(folder))
+            page = (
+                "Text:\n- [a](../README.md#x) [b](../examples/demo.cpp) `[](c)`\n- [d](../examples/support)\n\n"
+                "```cpp nocompile\n[](../examples/demo.cpp)\n```\n![p](../bench/results/cpu.svg) [e](https://example.org/a)\n"
+            )
+            self.assertEqual(
+                site.adapted("docs/x.md", page),
+                "Text:\n\n- [a](../README.md#x) [b](../examples/demo.cpp.md) `[](c)`\n- [d](../examples/support/files.md)\n\n"
+                "```cpp\n[](../examples/demo.cpp)\n```\n![p](../bench/results/cpu.svg) [e](https://example.org/a)\n",
+            )
+            self.assertEqual(site.wanted, ["examples/demo.cpp", "examples/support"])
+            site.add_source("examples/support")
+            self.assertIn("(program.hpp.md)", (Path(folder) / "pages/examples/support/files.md").read_text())
+
+    def test_dead_links_of_a_site(self) -> None:
+        origin = "http://127.0.0.1:1/"
+        with tempfile.TemporaryDirectory() as folder:
+            for name in ("index.html", "b.html"):
+                (Path(folder) / name).touch()
+            links = [origin, origin + "b.html#x", "https://example.org/no", origin + "b.html#y", origin + "c.html"]
+            pages = {"index.html": {"links": links, "ids": []}, "b.html": {"links": [], "ids": ["x"]}}
+            self.assertEqual(
+                check_site.dead_links(pages, Path(folder), origin),
+                ["index.html: dead anchor: b.html#y", "index.html: dead link: c.html"],
+            )
+
+    def test_what_a_browser_complains_about(self) -> None:
+        events = [
+            {"method": "Network.requestWillBeSent", "params": {"request": {"url": "http://127.0.0.1:1/a"}}},
+            {"method": "Network.requestWillBeSent", "params": {"request": {"url": "http://example.org/a"}}},
+            {"method": "Network.responseReceived", "params": {"response": {"status": 404, "url": "u"}}},
+            {"method": "Runtime.consoleAPICalled", "params": {"type": "log", "args": [{"value": "fine"}]}},
+            {"method": "Runtime.exceptionThrown", "params": {"exceptionDetails": {"text": "Oops"}}},
+        ]
+        found = check_site.complaints(events, "http://127.0.0.1:1/")
+        self.assertEqual(found, ["asks another host: http://example.org/a", "404: u", "script error: Oops"])
 
 
 class Words(unittest.TestCase):

@@ -172,8 +172,10 @@ $(BUILD)/units/%.o: $(BUILD)/units/%.cpp $(HEADER) Makefile
 
 SIM_MACROS := -DANYIO_NET_SIM
 $(BUILD)/tests/tls/%.o $(BUILD)/units/tls-%.o: MACROS := $(TLS_MACROS)
-$(BUILD)/tests/tls/test_tls_sim.o: MACROS := $(TLS_MACROS) $(SIM_MACROS)
-$(BUILD)/tests/simulation/%.o $(BUILD)/units/simulation-%.o: MACROS := $(SIM_MACROS)
+# For docs/proved.md.
+COUNT_RUNS := -include tests/support/simulated_runs.hpp
+$(BUILD)/tests/tls/test_tls_sim.o: MACROS := $(TLS_MACROS) $(SIM_MACROS) $(COUNT_RUNS)
+$(BUILD)/tests/simulation/%.o $(BUILD)/units/simulation-%.o: MACROS := $(SIM_MACROS) $(COUNT_RUNS)
 $(BUILD)/tests/support/system_script.o: MACROS := $(SIM_MACROS)
 $(BUILD)/tests/support/implementation.o: MACROS := $(TLS_MACROS) $(SIM_MACROS) $(definitions_flags.$(MODE))
 
@@ -248,8 +250,22 @@ include bench/bench.mk
 # ---- testing --------------------------------------------------------------------------------------
 
 RUN := $(PYTHON) tools/make/run_tests.py
-suite = --suite "tests, $1" "$(MAKE) MODE=$1 build/$1/run_tests" build/$1/run_tests
+suite = --suite "tests, $1" "$(MAKE) MODE=$1 build/$1/run_tests record-mode" build/$1/run_tests
 check = --check "$1" "$(MAKE) $2"
+
+# Facts about a mode for the record of a run, which docs/proved.md is made of.
+mbedtls_version = echo MBEDTLS_VERSION_STRING | $(CXX) -E -P -include mbedtls/version.h -x c++ - | tail -n 1 | tr -d '"'
+tls_record = printf 'record: {"tls": "mbedTLS %s, %s"}\n' "$$($(mbedtls_version))" "$$(openssl version | cut -d ' ' -f 1-2)"
+.PHONY: record-mode
+record-mode:
+	@printf 'record: {"mode": "%s", "compiler": "%s", "target": "%s", "flags": "%s"}\n' '$(MODE)' \
+	  "$$($(COMPILER) --version | head -n 1)" "$$($(COMPILER) -dumpmachine)" '$(filter -%,-std=c++20 $(flags.$(MODE)))'
+	@$(if $(filter tests/tls/%,$(TESTS)),$(tls_record))
+	@$(if $(emulate.$(MODE)),printf 'record: {"emulator": "%s"}\n' "$$(qemu-$(MODE) --version | head -n 1)")
+
+.PHONY: proved
+proved: ## docs/proved.md from the record of the last run of .ci/run, and of others in build/record
+	@$(PYTHON) tools/make/proved.py docs/proved.md build/record/ci.json $(filter-out build/record/ci.json,$(wildcard build/record/*.json))
 
 .PHONY: test
 test: ## install what is missing, build and run all tests: some minutes
@@ -288,7 +304,7 @@ check-rest: ## what CI does after `make test`
 .PHONY: check-long
 check-long: ## what CI leaves out: all tests in further modes, on kqueue, with all seeds, and the rest of the checks: two hours
 	@tools/make/install_deps.sh check
-	@ALL=1 ANYIO_NET_TEST_LONG=1 $(RUN) --timeout 3000 \
+	@ALL=1 ANYIO_NET_TEST_LONG=1 $(RUN) --record build/record/long.json --timeout 3000 \
 	  $(call suite,gcc) $(call suite,clang) $(call suite,clang-asan) $(call suite,gcc-noexc) \
 	  $(call suite,gcc-asan) $(call suite,clang-asan-noexc) $(call suite,kqueue) \
 	  $(call check,tidy in full,check-tidy ANALYZER_NODES=225000) \

@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "make"))
 
 import check_cost
 import check_site
+import proved
 from amalgamate import Refusal, includes, join, layers, read_parts
 from check_snippets import Snippet, is_definition, outermost, program, snippets_of, stale_copies
 from check_version import faults_of
@@ -618,6 +619,56 @@ class SitePages(unittest.TestCase):
         ]
         found = check_site.complaints(events, "http://127.0.0.1:1/")
         self.assertEqual(found, ["asks another host: http://example.org/a", "404: u", "script error: Oops"])
+
+
+class Proved(unittest.TestCase):
+    RECORD = {
+        "date": "2026-01-31", "commit": "abc", "changed": False, "kernel": "Linux 6.1", "processor": "x86_64",
+        "system": "Debian 12", "passed": 1234, "failed": 0,
+        "steps": [
+            {"name": "tests, a", "passed": 1200, "failed": 0, "note": "", "skipped": [], "facts": [
+                {"mode": "a", "compiler": "Debian clang version 14.0.6", "target": "s390x-linux-gnu",
+                 "flags": "-std=c++20 -O1 -fsanitize=address,undefined -fno-exceptions -std=gnu++26 -stdlib=libc++"},
+                {"emulator": "qemu-s390x version 7.2.22 (Debian)"}, {"simulated_runs": 5000}]},
+            {"name": "warnings", "passed": 1, "failed": 0, "note": "", "skipped": ["no clang++-19"], "facts": [
+                {"compiled": "gcc-c++20", "compiler": "g++ (Debian 12.2.0-14) 12.2.0"},
+                {"compiled": "gcc-c++20-noexc-O1", "compiler": "g++ (Debian 12.2.0-14) 12.2.0"}]},
+            {"name": "corpora", "passed": 1, "failed": 0, "note": "", "skipped": [], "facts": [
+                {"fuzz_targets": 17, "inputs": 223, "random_inputs": 3400}]},
+            {"name": "gdb.sh", "passed": 0, "failed": 0, "note": "skipped: no gdb", "skipped": [], "facts": []},
+        ],
+    }  # fmt: skip
+
+    def test_a_page_of_a_record(self) -> None:
+        text = proved.page([(Path("build/ci.json"), self.RECORD)])
+        for line in (
+            "## `.ci/run`, 2026-01-31",
+            "Commit abc; Debian 12, Linux 6.1, x86_64. 1,234 passed, none failed.",
+            "| a | clang 14.0.6, libc++ | gnu++26 | s390x (qemu-s390x 7.2.22) | -O1 | AddressSanitizer, UBSan "
+            "| no exceptions, no RTTI, header only | 1,200 | 5,000 |",
+            "| g++ 12.2.0 | c++20 | all features; noexc O1 |",
+            "| corpora | 17 | 223 | 3,400 |",
+            "| warnings | passed | left out: no clang++-19 |",
+            "| gdb.sh | skipped: no gdb |  |",
+        ):
+            self.assertIn(f"{line}\n", text)
+
+    def test_a_run_that_failed_shows_nothing(self) -> None:
+        self.assertRaises(ValueError, proved.page, [(Path("ci.json"), {**self.RECORD, "failed": 1})])
+
+    def test_a_run_is_recorded(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "x" / "ci.json"
+            steps = ["--check", "c", "echo 'record: {\"a\": 1}'; echo skipped: b", "--check", "d", "echo skipped: e; exit 77"]
+            inner = " ".join(shlex.quote(word) for word in [sys.executable, str(TOOLS / "run_tests.py"), *steps])
+            command = [sys.executable, str(TOOLS / "run_tests.py"), "--record", str(file), "--nested", "n", inner]
+            done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+            record = json.loads(file.read_text())
+        self.assertEqual((done.returncode, record["passed"], record["failed"]), (0, 1, 0))
+        self.assertNotIn("record:", done.stdout)
+        self.assertNotIn("step:", done.stdout)
+        found = [(s["name"], s["passed"], s["note"], s["skipped"], s["facts"]) for s in record["steps"]]
+        self.assertEqual(found, [("c", 1, "passed", ["b"], [{"a": 1}]), ("d", 0, "skipped: e", [], [])])
 
 
 class Words(unittest.TestCase):

@@ -169,8 +169,8 @@ def complaints(events: list[dict[str, Any]], origin: str) -> list[str]:
             text = details.get("exception", {}).get("description") or details.get("text")
             found.append(f"script error: {text.splitlines()[0]}")
         elif method == "Runtime.consoleAPICalled" and parameters["type"] in ("error", "assert", "warning"):
-            words = " ".join(str(argument.get("value", argument.get("description", ""))) for argument in parameters["args"])
-            found.append(f"console: {words}")
+            words = [str(argument.get("value", argument.get("description", ""))) for argument in parameters["args"]]
+            found.append(f"console: {' '.join(words)}")
         elif method == "Log.entryAdded" and parameters["entry"]["level"] == "error":
             found.append(f"log: {parameters['entry']['text']} {parameters['entry'].get('url', '')}")
         elif method == "Network.requestWillBeSent":
@@ -219,7 +219,8 @@ def check(browser: Browser, site: Path, origin: str) -> list[str]:
     for width in WIDTHS:
         browser.show(width)
         for name in names:
-            problems += [f"{name} ({width}): {c}" for c in dict.fromkeys(complaints(browser.open(origin + name), origin))]
+            said = complaints(browser.open(origin + name), origin)
+            problems += [f"{name} ({width}): {complaint}" for complaint in dict.fromkeys(said)]
             facts = json.loads(browser.evaluate(COLLECT))
             pages[name] = facts
             if facts["width"] > WIDTHS[width][0]:
@@ -229,7 +230,8 @@ def check(browser: Browser, site: Path, origin: str) -> list[str]:
         browser.open(origin)
         found = browser.evaluate(SEARCH)
         if found < 1:
-            problems.append(f"({width}): searching for '{SEARCHED}' finds nothing" if found == 0 else f"({width}): no search")
+            words = f"searching for '{SEARCHED}' finds nothing" if found == 0 else "there is no search"
+            problems.append(f"({width}): {words}")
         problems += [f"search ({width}): {c}" for c in dict.fromkeys(complaints(browser.events, origin))]
     problems += dead_links(pages, site, origin)
     print(f"check_site: {len(names)} pages at {len(WIDTHS)} widths, {len(problems)} problems")

@@ -2,11 +2,12 @@
 """Writes docs/reference.md from Doxygen's XML of src/, which `make reference` makes.
 
   reference.py XML PAGE           write the page
-  reference.py --check XML PAGE   fail if the page is not what would be written; made with another Doxygen, it is not compared
+  reference.py --check XML PAGE   fail if the page is not what would be written
 
 The page has the public types with their members, the functions, constants and macros. SECTIONS says where each part of
 src/ belongs; a part with public names that is in none of them is an error. Names of `anyio::detail` are not shown: an
 operation is shown by the type of its value, and members that a public type inherits from there are shown as its own.
+A page that was made with another version of Doxygen is not compared.
 """
 
 from __future__ import annotations
@@ -174,7 +175,8 @@ class Library:
             scope = f"{name}::" if name else ""
             for member in members:
                 if member.get("kind") == "function" and re.search(r"\bdetail\b", scope):
-                    self.results[member.findtext("name", "")] = tidy(plain(member.find("type"))).removeprefix("constexpr ")
+                    returned = tidy(plain(member.find("type"))).removeprefix("constexpr ")
+                    self.results[member.findtext("name", "")] = returned
                 if not re.search(r"\bdetail\b", scope):
                     self.free.append((scope, member))
                 if member.get("kind") == "typedef":
@@ -182,10 +184,12 @@ class Library:
                     key = scope + member.findtext("name", "")
                     self.classes[key] = Class(key, "alias", template_parameters(member), [alias], member, True)
             return
-        bases = [tidy(b.text or "").removeprefix("anyio::") for b in element.findall("basecompoundref") if b.get("prot") == "public"]
+        public_bases = [b.text or "" for b in element.findall("basecompoundref") if b.get("prot") == "public"]
+        bases = [tidy(base).removeprefix("anyio::") for base in public_bases]
         if any("::template " in base for base in bases):  # of which Doxygen leaves the arguments out
             bases = [declared_base(element)]
-        found = Class(name, element.get("kind", ""), template_parameters(element), bases, element, element.get("prot") == "public")
+        is_public = element.get("prot") == "public"
+        found = Class(name, element.get("kind", ""), template_parameters(element), bases, element, is_public)
         aliases: dict[str, str] = {}
         for member in members:
             if member.get("kind") == "typedef":
@@ -283,10 +287,10 @@ class Page:
                 pieces.append(f"[{self.inline(child)}]({child.get('url')})")
             elif tag in CHARACTERS:
                 pieces.append(CHARACTERS[tag])
-            elif tag in ("itemizedlist", "orderedlist", "simplesect", "programlisting", "verbatim", "table", "parameterlist"):
-                pieces.append("")  # a block, see `blocks`
+            elif tag in BLOCKS:
+                pieces.append("")  # see `blocks`
             else:
-                raise Problem(f"a doc comment has <{tag}>, which tools/make/reference.py does not know: {plain(element)[:80]}")
+                raise Problem(f"a doc comment has <{tag}>, which is not known here: {plain(element)[:80]}")
             tail = child.tail or ""
             pieces.append(tail if code else escape(tail))
         return re.sub(r"\s+", " ", "".join(pieces))
@@ -309,7 +313,7 @@ class Page:
                 elif block.tag == "simplesect":
                     found += self.blocks(block)
                 elif block.tag in ("programlisting", "table", "parameterlist"):
-                    raise Problem(f"a doc comment has a <{block.tag}>, which tools/make/reference.py does not know")
+                    raise Problem(f"a doc comment has <{block.tag}>, which is not known here: {plain(para)[:80]}")
         return found
 
     def contract(self, element: ElementTree.Element) -> list[str]:
@@ -327,7 +331,9 @@ class Page:
 
     # -- declarations
 
-    def signature(self, member: ElementTree.Element, scope: str = "", names: dict[str, str] | None = None, prefix: str = "") -> str:
+    def signature(
+        self, member: ElementTree.Element, scope: str = "", names: dict[str, str] | None = None, prefix: str = ""
+    ) -> str:
         """A member or a function as a reader writes it."""
         kind, name = member.get("kind"), prefix + member.findtext("name", "")
         type_text = tidy(plain(member.find("type")))
@@ -339,7 +345,8 @@ class Page:
         static = "static " if member.get("static") == "yes" else ""
         if kind == "variable":
             if static and type_text.startswith("constexpr"):
-                return f"static {type_text} {name}" + (f" {initializer}" if re.fullmatch(r"= [\w.'()-]+", initializer) else "")
+                shown = f" {initializer}" if re.fullmatch(r"= [\w.'()-]+", initializer) else ""
+                return f"static {type_text} {name}{shown}"
             if type_text.endswith("(*"):
                 return f"{tidy(type_text[:-2])} (*{name}{tidy(rest)} {initializer}".rstrip()
             shown = "" if initializer in ("", "= {}", "{}") else f" {initializer}"
@@ -386,10 +393,10 @@ class Page:
     def named_operation(self, member: ElementTree.Element, scope: str = "") -> list[str]:
         """A link to the public type of the operation that a function returns."""
         found = self.library.find(re.sub(r"\b(virtual|static) ", "", tidy(plain(member.find("type")))), scope)
-        if found and not found[0].name.startswith("detail::") and found[0].name != "task" and self.library.value_of(found[0].name):
-            article = "an" if found[0].name[0] in "aeio" else "a"
-            return [f"Returns {article} [`{found[0].name}`](#{anchor(found[0].name)})."]
-        return []
+        name = found[0].name if found else "task"
+        if name == "task" or name.startswith("detail::") or not self.library.value_of(name):
+            return []
+        return [f"Returns {'an' if name[0] in 'aeio' else 'a'} [`{name}`](#{anchor(name)})."]
 
     def members(self, cls: Class, names: dict[str, str] | None = None) -> None:
         operation = self.library.value_of(cls.name) is not None and cls.name != "task"
@@ -406,7 +413,9 @@ class Page:
                 continue
             if own and cls.name.startswith("detail::"):
                 continue
-            if kind in ("typedef", "enum") or (operation and kind == "variable") or re.search(r"\bdetail::", plain(member.find("argsstring")).replace("detail::byte_range", "")):
+            if kind in ("typedef", "enum") or (operation and kind == "variable"):
+                continue
+            if re.search(r"\bdetail::", plain(member.find("argsstring"))):
                 continue
             signature = self.signature(member, cls.name, names)
             if kind == "friend" and not contract:
@@ -424,7 +433,8 @@ class Page:
                 self.members(parent, dict(zip(parent.parameter_names, arguments)))
                 self.inherited(parent)
                 continue
-            names = sorted({m.findtext("name", "") for m in parent.members if public(m) and m.get("kind") == "function"})
+            functions = [m for m in parent.members if public(m) and m.get("kind") == "function"]
+            names = sorted({m.findtext("name", "") for m in functions})
             own = {m.findtext("name", "") for m in cls.members if public(m)}
             names = [n for n in names if not n.startswith(("~", "operator")) and n != parent.name and n not in own]
             words = f": {', '.join(f'`{n}`' for n in names)}" if names else ""
@@ -460,12 +470,16 @@ class Page:
         for block in self.contract(member):
             self.add(block, "")
         for value in member.findall("enumvalue"):
-            text = " ".join(self.blocks(value.find("briefdescription")) + self.blocks(value.find("detaileddescription")))
+            brief, detailed = (self.blocks(value.find(f"{part}description")) for part in ("brief", "detailed"))
+            text = " ".join(brief + detailed)
             self.add(f"- `{value.findtext('name')}`" + (f": {text}" if text else ""))
         self.add("")
 
 
-CHARACTERS = {"ndash": "–", "mdash": "—", "nonbreakablespace": " ", "linebreak": " ", "hellip": "…", "lsquo": "‘", "rsquo": "’"}
+CHARACTERS = {"ndash": "–", "mdash": "—", "hellip": "…", "lsquo": "‘", "rsquo": "’"} | dict.fromkeys(
+    ("nonbreakablespace", "linebreak"), " "
+)
+BLOCKS = {"itemizedlist", "orderedlist", "simplesect", "programlisting", "verbatim", "table", "parameterlist"}
 
 
 def escape(text: str) -> str:
@@ -475,7 +489,9 @@ def escape(text: str) -> str:
 def public(member: ElementTree.Element) -> bool:
     if member.findtext("name", "").endswith("_"):
         return False
-    return member.get("prot") == "public" or (member.get("kind") == "friend" and plain(member.find("name")).startswith("operator"))
+    if member.get("kind") == "friend":
+        return plain(member.find("name")).startswith("operator")
+    return member.get("prot") == "public"
 
 
 def line_of(member: ElementTree.Element) -> tuple[str, int]:
@@ -601,7 +617,8 @@ def write(library: Library) -> str:
             else:
                 page.add(f"### {name}", "")
                 for scope, member in sorted(what, key=lambda pair: line_of(pair[1])):
-                    page.bullet(page.signature(member, prefix=scope), page.contract(member) + page.named_operation(member))
+                    contract = page.contract(member) + page.named_operation(member)
+                    page.bullet(page.signature(member, prefix=scope), contract)
     page.add("## Macros", "", "A program defines them before it includes the header, or on the command line.", "")
     for name, text in macros():
         if name == "ANYIO_NET_VERSION":
@@ -616,9 +633,11 @@ def check(text: str) -> None:
     """No internal name is shown, no two titles have one anchor, no link leads nowhere."""
     titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
     anchors = [slug(title) for title in titles]
-    problems = [f"two titles have the anchor #{anchor}" for anchor in sorted({a for a in anchors if anchors.count(a) > 1})]
+    twice = sorted({a for a in anchors if anchors.count(a) > 1})
+    problems = [f"two titles have the anchor #{a}" for a in twice]
     problems += [f"there is no title for #{a}" for a in sorted(set(re.findall(r"\]\(#([^)]*)\)", text)) - set(anchors))]
-    problems += [f"an internal name is shown: {line.strip()}" for line in text.splitlines() if re.search(r"\bdetail\b|ANYIO_NET_(FN|LAZY|ABI)|_resource\b>", line)]
+    internal = [line for line in text.splitlines() if re.search(r"\bdetail\b|ANYIO_NET_(FN|LAZY|ABI|COLD)", line)]
+    problems += [f"an internal name is shown: {line.strip()}" for line in internal]
     if problems:
         raise Problem("\n".join(problems))
 
@@ -645,8 +664,8 @@ def main() -> int:
         return 0
     if old == text:
         return 0
-    changes = list(difflib.unified_diff(old.splitlines(), text.splitlines(), str(options.page), "src/", lineterm="", n=0))
-    print("\n".join(changes[:40]), f"\n{options.page} is not what src/ gives: run `make reference`", file=sys.stderr)
+    changes = difflib.unified_diff(old.splitlines(), text.splitlines(), str(options.page), "src/", lineterm="", n=0)
+    print("\n".join(list(changes)[:40]), f"\n{options.page} is not what src/ gives: run `make reference`", file=sys.stderr)
     return 1
 
 

@@ -21,8 +21,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # The first pages, in this order; documents that are not named follow in the order of their names.
 GROUPS = {
-    "Use": "docs/guide.md docs/reference.md docs/errors.md docs/cancellation.md docs/tls.md docs/simulation.md docs/embedding.md "
-    "docs/migration.md",
+    "Use": "docs/guide.md docs/reference.md docs/errors.md docs/cancellation.md docs/tls.md docs/simulation.md "
+    "docs/embedding.md docs/migration.md",
     "Inside": "docs/architecture.md docs/performance.md docs/proved.md docs/coverage.md bench/results/plots.md "
     "bench/results/table.md bench/README.md fuzz/README.md",
     "Project": "CHANGELOG.md CONTRIBUTING.md docs/release.md",
@@ -114,19 +114,21 @@ class Site:
             (self.pages / "bench" / "results").mkdir(parents=True, exist_ok=True)
             shutil.copy(file, self.pages / "bench" / "results")
         if pictures:
-            parts = [f"## {file.stem.replace('-', ' ')}\n\n[![{file.stem}]({file.name})]({file.name})\n" for file in pictures]
-            text = "# Plots\n\nThe figures are in the [table](table.md), and explained in [bench/README.md](../README.md).\n\n"
-            self.write("bench/results/plots.md", text + "\n".join(parts))
+            text = "# Plots\n\nThe figures are in the [table](table.md); [bench/README.md](../README.md) explains them.\n"
+            for file in pictures:
+                text += f"\n## {file.stem.replace('-', ' ')}\n\n[![{file.stem}]({file.name})]({file.name})\n"
+            self.write("bench/results/plots.md", text)
 
 
 def documents() -> list[str]:
-    found = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "bench").rglob("*.md"), *(ROOT / "fuzz").glob("*.md")]
+    found = [*ROOT.glob("*.md"), *(file for d in ("docs", "bench", "fuzz") for file in (ROOT / d).rglob("*.md"))]
     return sorted(str(file.relative_to(ROOT)) for file in found)
 
 
 def navigation(titles: dict[str, str], shown: list[str]) -> list[object]:
     """Groups of pages; those of no group belong to the first."""
-    left = [name for name in shown if name != "README.md" and not any(name in group.split() for group in GROUPS.values())]
+    named = {"README.md", *(name for group in GROUPS.values() for name in group.split())}
+    left = [name for name in shown if name not in named]
     entries: list[object] = [{"Overview": "README.md"}]
     for group, names in GROUPS.items():
         pages = [name for name in names.split() if name in titles]

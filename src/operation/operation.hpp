@@ -319,7 +319,7 @@ class operation : public node, public operation_tag {
     leave();
     return true;
   }
-  /// Who waits for it, null if nobody does.
+  /// The face of its waiter, null if it has none.
   [[nodiscard]] const face* waits_with() const noexcept { return pending() ? how : nullptr; }
   /// Withdraws the operation if it is pending. It may be started again.
   void withdraw() noexcept {
@@ -339,7 +339,7 @@ class operation : public node, public operation_tag {
   }
 
  protected:
-  static constexpr bool immediate = false;  // true: always completes at once, and does not count for fairness
+  static constexpr bool immediate = false;  // true: always completes at once, and fairness ignores it
   static constexpr bool attempts_when_awaited = true;  // false: begins only when it has a waiter
   static constexpr bool has_parts =
       false;  // whether other code may run when it ends, such as the destructors of children

@@ -272,7 +272,8 @@ def main() -> int:
         finally:
             browser.close()
             server.shutdown()
-    print("\n".join(problems), file=sys.stderr)
+    if problems:
+        print("\n".join(problems), file=sys.stderr)
     return 1 if problems else 0
 
 

@@ -19,10 +19,12 @@ INTRODUCTION = """# What was tested where
 <!-- Written by `make proved` from the records of runs. Do not edit. -->
 
 The sections are runs of the tests; each says what it ran, and on what. `.ci/run` writes the record of the first one. The
-others are `make check-long`, `make compilers` and `make cross`, if they were run before this page was written.
+others are `make check-long`, `make compilers`, `make cross` and `make fuzz`, if they were run before this page was written.
 """
 
-COMMANDS = {"ci": ".ci/run", "long": "make check-long", "compilers": "make compilers", "cross": "make cross"}
+COMMANDS = {
+    "ci": ".ci/run", "long": "make check-long", "compilers": "make compilers", "cross": "make cross", "fuzz": "make fuzz",
+}  # fmt: skip
 SANITIZERS = {"address": "AddressSanitizer", "undefined": "UBSan", "thread": "ThreadSanitizer"}
 
 
@@ -109,15 +111,16 @@ def fuzzing(record: dict[str, Any]) -> str:
         (step["name"], fact["fuzz_targets"], fact["inputs"], fact["random_inputs"])
         for step in record["steps"] for fact in step["facts"] if "fuzz_targets" in fact
     ]  # fmt: skip
-    if not rows:
-        return ""
-    return "### Fuzz targets\n\n" + table(("step", "targets", "inputs of the corpora", "random inputs"), rows)
+    text = table(("step", "targets", "inputs of the corpora", "random inputs"), rows) if rows else ""
+    runs = [(fact["fuzz_target"], fact["runs"], fact["seconds"]) for fact in all_facts(record, "fuzz_target")]
+    text += table(("target", "inputs tried by libFuzzer", "seconds"), runs) if runs else ""
+    return "### Fuzz targets\n\n" + text if text else ""
 
 
 def others(record: dict[str, Any]) -> str:
     rows = []
     for step in record["steps"]:
-        if any("mode" in fact for fact in step["facts"]) and step["passed"]:
+        if step["passed"] and any("mode" in fact or "fuzz_target" in fact for fact in step["facts"]):
             continue
         notes = []
         small = [fact["small_build"] for fact in step["facts"] if "small_build" in fact]

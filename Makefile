@@ -285,9 +285,9 @@ check-rest: ## what CI does after `make test`
 	  $(call check,nothing asks the system outside the seam,check-seam) \
 	  $(call check,nothing costly is included,check-includes) \
 	  $(call check,the changelog is of this version,check-version) \
-	  $(call check,documents and comments keep to plain words,check-words) \
 	  $(call check,tools do what they say,check-tools) \
 	  $(call check,format,check-format) \
+	  $(call check,documents and comments keep to plain words,check-words) \
 	  $(call check,hot paths cost what is recorded,check-cost) \
 	  $(call check,programs pay for the header what is recorded,check-weight) \
 	  $(call suite,clang-asan) $(call suite,gcc-noexc) \
@@ -327,13 +327,10 @@ check-includes: ## the header does without iostream, locale, regex and std::func
 check-version: ## the changelog's newest entry is for the version that the header states
 	@$(PYTHON) tools/checks/check_version.py
 
-.PHONY: check-words
-check-words: ## documents, comments and strings do without the words of tools/checks/words.txt
-	@$(PYTHON) tools/checks/check_words.py
-
 .PHONY: check-tools
 check-tools: ## the tools' own tests
 	@$(PYTHON) tools/checks/test_tools.py
+	@$(PYTHON) tools/checks/test_documents.py
 
 # The record in bench/cost_record.json is for these flags.
 build/cost/cost: bench/cost.cpp $(HEADER) Makefile
@@ -372,6 +369,10 @@ build/parts/%.ok: src/% $(PARTS)
 	@mkdir -p $(@D)
 	@[ "$$(grep -sm1 '^#include' $(<:.hpp=.ipp))" = '#include "$*"' ] || echo '#include "$*"' | $(CXX) -std=c++20 $(WARNINGS) -DANYIO_NET_SPLIT $(TLS_MACROS) $(SIM_MACROS) -fsyntax-only -Isrc -x c++ -
 	@touch $@
+
+.PHONY: check-words
+check-words: ## documents, comments and strings do without the words of tools/checks/words.txt
+	@$(PYTHON) tools/checks/check_words.py
 
 .PHONY: check-link
 check-link: $(HEADER) ## units that disagree on a layout do not link

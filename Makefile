@@ -172,8 +172,10 @@ $(BUILD)/units/%.o: $(BUILD)/units/%.cpp $(HEADER) Makefile
 
 SIM_MACROS := -DANYIO_NET_SIM
 $(BUILD)/tests/tls/%.o $(BUILD)/units/tls-%.o: MACROS := $(TLS_MACROS)
-$(BUILD)/tests/tls/test_tls_sim.o: MACROS := $(TLS_MACROS) $(SIM_MACROS)
-$(BUILD)/tests/simulation/%.o $(BUILD)/units/simulation-%.o: MACROS := $(SIM_MACROS)
+# For docs/proved.md.
+COUNT_RUNS := -include tests/support/simulated_runs.hpp
+$(BUILD)/tests/tls/test_tls_sim.o: MACROS := $(TLS_MACROS) $(SIM_MACROS) $(COUNT_RUNS)
+$(BUILD)/tests/simulation/%.o $(BUILD)/units/simulation-%.o: MACROS := $(SIM_MACROS) $(COUNT_RUNS)
 $(BUILD)/tests/support/system_script.o: MACROS := $(SIM_MACROS)
 $(BUILD)/tests/support/implementation.o: MACROS := $(TLS_MACROS) $(SIM_MACROS) $(definitions_flags.$(MODE))
 
@@ -242,13 +244,28 @@ include tools/make/install.mk
 include tools/make/minimal.mk
 include tools/make/cases.mk
 include tools/make/compilers.mk
+include tools/make/site.mk
 include bench/bench.mk
 
 # ---- testing --------------------------------------------------------------------------------------
 
 RUN := $(PYTHON) tools/make/run_tests.py
-suite = --suite "tests, $1" "$(MAKE) MODE=$1 build/$1/run_tests" build/$1/run_tests
+suite = --suite "tests, $1" "$(MAKE) MODE=$1 build/$1/run_tests record-mode" build/$1/run_tests
 check = --check "$1" "$(MAKE) $2"
+
+# Facts about a mode for the record of a run, which docs/proved.md is made of.
+mbedtls_version = echo MBEDTLS_VERSION_STRING | $(CXX) -E -P -include mbedtls/version.h -x c++ - | tail -n 1 | tr -d '"'
+tls_record = printf 'record: {"tls": "mbedTLS %s, %s"}\n' "$$($(mbedtls_version))" "$$(openssl version | cut -d ' ' -f 1-2)"
+.PHONY: record-mode
+record-mode:
+	@printf 'record: {"mode": "%s", "compiler": "%s", "target": "%s", "flags": "%s"}\n' '$(MODE)' \
+	  "$$($(COMPILER) --version | head -n 1)" "$$($(COMPILER) -dumpmachine)" '$(filter -%,-std=c++20 $(flags.$(MODE)))'
+	@$(if $(filter tests/tls/%,$(TESTS)),$(tls_record))
+	@$(if $(emulate.$(MODE)),printf 'record: {"emulator": "%s"}\n' "$$(qemu-$(MODE) --version | head -n 1)")
+
+.PHONY: proved
+proved: ## docs/proved.md from the record of the last run of .ci/run, and of others in build/record
+	@$(PYTHON) tools/make/proved.py docs/proved.md build/record/ci.json $(filter-out build/record/ci.json,$(wildcard build/record/*.json))
 
 .PHONY: test
 test: ## install what is missing, build and run all tests: some minutes
@@ -270,13 +287,14 @@ check-rest: ## what CI does after `make test`
 	  $(call check,the changelog is of this version,check-version) \
 	  $(call check,tools do what they say,check-tools) \
 	  $(call check,format,check-format) \
+	  $(call check,documents and comments keep to plain words,check-words) \
 	  $(call check,hot paths cost what is recorded,check-cost) \
 	  $(call check,programs pay for the header what is recorded,check-weight) \
 	  $(call suite,clang-asan) $(call suite,gcc-noexc) \
 	  $(if $(THREAD_TESTS),$(call suite,clang-tsan)) $(call cross_suite,s390x) \
-	  --check "tidy; each part compiles alone; no warnings; snippets compile; units link only when they agree" \
+	  --check "tidy; each part compiles by itself; no warnings; snippets compile; units link only when they agree" \
 	    "$(MAKE) -j$(JOBS) --keep-going check-tidy check-parts check-compilers check-snippets check-link" \
-	  $(call check,the reference is made without a warning,reference) \
+	  $(call check,the reference is of these sources and has no warning,check-reference) \
 	  $(call check,small builds of many kinds run,check-minimal) \
 	  $(call check,programs of faults that others have met,check-cases) \
 	  $(call check,fuzz corpora with clang,fuzz-replay-clang) \
@@ -286,7 +304,7 @@ check-rest: ## what CI does after `make test`
 .PHONY: check-long
 check-long: ## what CI leaves out: all tests in further modes, on kqueue, with all seeds, and the rest of the checks: two hours
 	@tools/make/install_deps.sh check
-	@ALL=1 ANYIO_NET_TEST_LONG=1 $(RUN) --timeout 3000 \
+	@ALL=1 ANYIO_NET_TEST_LONG=1 $(RUN) --record build/record/long.json --timeout 3000 \
 	  $(call suite,gcc) $(call suite,clang) $(call suite,clang-asan) $(call suite,gcc-noexc) \
 	  $(call suite,gcc-asan) $(call suite,clang-asan-noexc) $(call suite,kqueue) \
 	  $(call check,tidy in full,check-tidy ANALYZER_NODES=225000) \
@@ -312,6 +330,7 @@ check-version: ## the changelog's newest entry is for the version that the heade
 .PHONY: check-tools
 check-tools: ## the tools' own tests
 	@$(PYTHON) tools/checks/test_tools.py
+	@$(PYTHON) tools/checks/test_documents.py
 
 # The record in bench/cost_record.json is for these flags.
 build/cost/cost: bench/cost.cpp $(HEADER) Makefile
@@ -351,6 +370,10 @@ build/parts/%.ok: src/% $(PARTS)
 	@[ "$$(grep -sm1 '^#include' $(<:.hpp=.ipp))" = '#include "$*"' ] || echo '#include "$*"' | $(CXX) -std=c++20 $(WARNINGS) -DANYIO_NET_SPLIT $(TLS_MACROS) $(SIM_MACROS) -fsyntax-only -Isrc -x c++ -
 	@touch $@
 
+.PHONY: check-words
+check-words: ## documents, comments and strings do without the words of tools/checks/words.txt
+	@$(PYTHON) tools/checks/check_words.py
+
 .PHONY: check-link
 check-link: $(HEADER) ## units that disagree on a layout do not link
 	@tools/checks/check_link.sh $(CXX) $(CLANGXX)
@@ -369,11 +392,27 @@ check-tidy: build/include/$(HEADER) ## clang-tidy over all parts
 check-snippets: $(HEADER) ## the documents' code compiles
 	@$(PYTHON) tools/checks/check_snippets.py
 
-.PHONY: reference
-reference: ## the API reference by Doxygen, build/reference/html/index.html; a warning is an error
-	@rm -rf build/reference && mkdir -p build/reference
+REFERENCE := build/reference
+define make_reference
+	@rm -rf $(REFERENCE) && mkdir -p $(REFERENCE)
 	@doxygen docs/Doxyfile
-	@echo "build/reference/html/index.html"
+	@doxygen docs/Doxyfile.xml
+endef
+
+.PHONY: reference
+reference: ## docs/reference.md from the comments in src/, and build/reference/html/index.html; a warning is an error
+	$(make_reference)
+	@$(PYTHON) tools/make/reference.py $(REFERENCE)/xml docs/reference.md
+	@echo "docs/reference.md and $(REFERENCE)/html/index.html"
+
+.PHONY: check-reference
+check-reference: ## docs/reference.md is what src/ gives, and Doxygen has no warning
+ifeq ($(shell command -v doxygen),)
+	@echo "skipped: no doxygen: docs/reference.md is not compared with src/"
+else
+	$(make_reference)
+	@$(PYTHON) tools/make/reference.py --check $(REFERENCE)/xml docs/reference.md
+endif
 
 .PHONY: coverage
 coverage: ## line coverage of src/ by the tests, with g++

@@ -843,7 +843,7 @@ namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 
 /// Whether a text has no character but decimal digits.
 [[nodiscard]] bool is_decimal(std::string_view text) noexcept;
-/// Whether two names of hosts are equal: the case of ASCII letters does not count (RFC 4343).
+/// Whether two names of hosts are equal: the case of ASCII letters is ignored (RFC 4343).
 [[nodiscard]] bool same_name(std::string_view a, std::string_view b) noexcept;
 
 /// Look up a network interface by name or by number: 0 or false if there is none. `out` has room for 64
@@ -1413,7 +1413,7 @@ class optional {
 
 // == base/owned.hpp ===============================================================================
 
-// Pointers that own what they point to, alone or with others.
+// Pointers that own what they point to, as the only owner or with others.
 //
 // `std::unique_ptr` costs a compiler some 2 MB for each type that it points to, for what the library does not
 // use: deleters, comparisons, hashes, arrays of known size. The library has it in its interface only.
@@ -1491,7 +1491,7 @@ class shared {
   [[nodiscard]] T* operator->() const noexcept { return object_; }
   explicit operator bool() const noexcept { return object_ != nullptr; }
   bool operator==(std::nullptr_t) const noexcept { return object_ == nullptr; }
-  /// Whether it owns its object alone.
+  /// Whether it is the only owner of its object.
   [[nodiscard]] bool unique() const noexcept { return owners_ != nullptr && owners_->load() == 1; }
 
  private:
@@ -2112,7 +2112,7 @@ struct adopted_socket {
 
 namespace anyio { inline namespace ANYIO_NET_ABI {
 
-/// What the headers of a datagram say, received or to be sent. To be sent: a member that keeps its initial
+/// Fields of the headers of a datagram, received or to be sent. To be sent: a member that keeps its initial
 /// value is the system's choice, and so is one that the system cannot set for a single datagram (on macOS and
 /// the BSDs the hop limit of IPv4, on the BSDs also its interface).
 struct packet_info {
@@ -3563,9 +3563,9 @@ class loop {
   /// descriptors and memory, and may use its own loops. The child aborts if it runs the inherited loop.
   void after_fork() { core_->after_fork(); }
 
-  /// Lists what waits, one per line: the descriptor with its peer (or, without one, its own address), the
-  /// operation, the bytes that it moved so far, its age in seconds, and what waits for it: tasks, groups,
-  /// combinators, up to the root. For people: the format may change.
+  /// Lists the pending operations, one per line: the descriptor with its peer (or, without one, its own
+  /// address), the operation, the bytes that it moved so far, its age in seconds, and its waiters: tasks,
+  /// groups, combinators, up to the root. For people: the format may change.
   [[nodiscard]] std::string dump() const { return core_->dump(); }
 
  private:
@@ -4878,7 +4878,7 @@ class channel {
     if (!receivers_.empty()) return std::nullopt;
     return take();
   }
-  /// The number of values in the queue; values of waiting senders do not count.
+  /// The number of values in the queue; values of waiting senders are not counted.
   [[nodiscard]] std::size_t size() const noexcept { return count_; }
   /// The number of values that the queue holds before `send` waits.
   [[nodiscard]] std::size_t capacity() const noexcept { return capacity_; }
@@ -5397,7 +5397,7 @@ class ANYIO_NET_LAZY task : public operation_tag {
   }
 
   // --- for the parts of the library
-  /// Who waits for it, null if nobody does.
+  /// The face of its waiter, null if it has none.
   [[nodiscard]] const detail::face* waits_with() const noexcept {
     return under_way() ? promise_->how : nullptr;
   }
@@ -8881,7 +8881,7 @@ class send_queue {
   /// Waits until there is room, and appends the message. Messages are appended in the order of the calls. If
   /// sending has failed, raises that error. A cancelled operation appends nothing.
   [[nodiscard]] detail::queue_send_operation send(std::string message);
-  /// Waits until all messages that are in the queue have been sent. Messages appended later do not count.
+  /// Waits until all messages that are in the queue have been sent. Messages appended later are ignored.
   [[nodiscard]] detail::queue_flush_operation flush();
   /// The number of bytes in the queue that have not been sent yet.
   [[nodiscard]] std::size_t size() const noexcept { return static_cast<std::size_t>(queued_ - sent_); }
@@ -9257,7 +9257,7 @@ namespace anyio { inline namespace ANYIO_NET_ABI {
 struct serve_options {
   std::size_t max_connections = 0;  ///< 0: no limit; at the limit accepting pauses
   /// For a `tls_listener`: the maximum number of TLS connections that are not established yet; at the limit
-  /// accepting pauses. If it is set, handshakes do not count towards `max_connections`. If it is 0, they do,
+  /// accepting pauses. If it is set, handshakes are not counted in `max_connections`. If it is 0, they are,
   /// and have no limit of their own.
   std::size_t max_handshakes = 0;
 };
@@ -9269,7 +9269,7 @@ namespace detail {
 void print_exception(const char* where, const std::exception_ptr& e);
 #endif
 
-/// Whether a handler takes the stream alone, or also the event that tells that the server stops.
+/// Whether a handler takes only the stream, or also the event that tells that the server stops.
 template <class Handler, class Stream>
 concept takes_stream = std::is_invocable_v<Handler&, Stream>;
 template <class Handler, class Stream>
@@ -9283,7 +9283,7 @@ inline std::string peer_of(const unix_stream& s) { return s.remote_path(); }
 template <class Stream>
 using peer_t = decltype(peer_of(std::declval<const Stream&>()));
 
-/// Whether an error handler takes the error alone, or also the peer.
+/// Whether an error handler takes only the error, or also the peer.
 template <class OnError>
 concept takes_error = std::is_invocable_v<OnError&, const error&>;
 template <class OnError, class Peer>
@@ -17524,7 +17524,7 @@ ANYIO_NET_FN result<std::shared_ptr<tls_context>> openssl_context(tls_config con
 
 // == loop/dump.ipp ================================================================================
 
-// What waits on a loop, as text for a person.
+// The pending operations of a loop, as text for a person.
 //
 // A program that does not call `dump` has none of this: peers are asked of the system then, and the chains of
 // those who wait are followed then. This part must not know what an operation does.

@@ -39,4 +39,7 @@ for target in "$@"; do
 done
 wait
 for target in "$@"; do cat "$work/$target"; done
+# For docs/proved.md.
+inputs=$(for target in "$@"; do find "fuzz/corpus/$target" "fuzz/corpus-bugs/$target" -type f 2>/dev/null; done | wc -l)
+printf 'record: {"fuzz_targets": %d, "inputs": %d, "random_inputs": %d}\n' $# "$inputs" $((${REPLAY_RANDOM:-200} * $#))
 [[ ! -e $work/failed ]]

@@ -9,6 +9,8 @@ folder=$1 seconds=$2
 shift 2
 
 status=0
+mkdir -p "$folder"
+: >"$folder/record"
 for target in "$@"; do
   mkdir -p "$folder/corpus/$target" "$folder/crashes"
   options=(-max_total_time="$seconds" -max_len=1024 -timeout=20 -rss_limit_mb=2048 -print_final_stats=1 -entropic=0
@@ -21,6 +23,7 @@ for target in "$@"; do
   failed=$?
   runs=$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")
   rate=$(sed -n 's/^stat::average_exec_per_sec: *//p' "$log")
+  printf 'record: {"fuzz_target": "%s", "runs": %d, "seconds": %d}\n' "$target" "${runs:-0}" "$seconds" >>"$folder/record"
   printf '  %-16s %9s runs %7s exec/s' "$target" "${runs:-?}" "${rate:-?}"
   if [[ $target == protocol_bug ]]; then
     if ((failed)); then
@@ -37,4 +40,8 @@ for target in "$@"; do
     echo
   fi
 done
+# For docs/proved.md.
+if ((status == 0)); then
+  python3 tools/make/run_tests.py --record build/record/fuzz.json --check libFuzzer "cat '$folder/record'" >/dev/null
+fi
 exit $status

@@ -130,7 +130,7 @@ namespace anyio { inline namespace ANYIO_NET_ABI { namespace detail {
 
 /// Whether a text has no character but decimal digits.
 [[nodiscard]] bool is_decimal(std::string_view text) noexcept;
-/// Whether two names of hosts are equal: the case of ASCII letters does not count (RFC 4343).
+/// Whether two names of hosts are equal: the case of ASCII letters is ignored (RFC 4343).
 [[nodiscard]] bool same_name(std::string_view a, std::string_view b) noexcept;
 
 /// Look up a network interface by name or by number: 0 or false if there is none. `out` has room for 64

@@ -1,4 +1,4 @@
-// Pointers that own what they point to, alone or with others.
+// Pointers that own what they point to, as the only owner or with others.
 //
 // `std::unique_ptr` costs a compiler some 2 MB for each type that it points to, for what the library does not
 // use: deleters, comparisons, hashes, arrays of known size. The library has it in its interface only.
@@ -84,7 +84,7 @@ class shared {
   [[nodiscard]] T* operator->() const noexcept { return object_; }
   explicit operator bool() const noexcept { return object_ != nullptr; }
   bool operator==(std::nullptr_t) const noexcept { return object_ == nullptr; }
-  /// Whether it owns its object alone.
+  /// Whether it is the only owner of its object.
   [[nodiscard]] bool unique() const noexcept { return owners_ != nullptr && owners_->load() == 1; }
 
  private:

@@ -30,7 +30,7 @@ namespace anyio { inline namespace ANYIO_NET_ABI {
 struct serve_options {
   std::size_t max_connections = 0;  ///< 0: no limit; at the limit accepting pauses
   /// For a `tls_listener`: the maximum number of TLS connections that are not established yet; at the limit
-  /// accepting pauses. If it is set, handshakes do not count towards `max_connections`. If it is 0, they do,
+  /// accepting pauses. If it is set, handshakes are not counted in `max_connections`. If it is 0, they are,
   /// and have no limit of their own.
   std::size_t max_handshakes = 0;
 };
@@ -42,7 +42,7 @@ namespace detail {
 void print_exception(const char* where, const std::exception_ptr& e);
 #endif
 
-/// Whether a handler takes the stream alone, or also the event that tells that the server stops.
+/// Whether a handler takes only the stream, or also the event that tells that the server stops.
 template <class Handler, class Stream>
 concept takes_stream = std::is_invocable_v<Handler&, Stream>;
 template <class Handler, class Stream>
@@ -56,7 +56,7 @@ inline std::string peer_of(const unix_stream& s) { return s.remote_path(); }
 template <class Stream>
 using peer_t = decltype(peer_of(std::declval<const Stream&>()));
 
-/// Whether an error handler takes the error alone, or also the peer.
+/// Whether an error handler takes only the error, or also the peer.
 template <class OnError>
 concept takes_error = std::is_invocable_v<OnError&, const error&>;
 template <class OnError, class Peer>

@@ -1,4 +1,4 @@
-// What waits on a loop, as text for a person.
+// The pending operations of a loop, as text for a person.
 //
 // A program that does not call `dump` has none of this: peers are asked of the system then, and the chains of
 // those who wait are followed then. This part must not know what an operation does.

@@ -507,9 +507,9 @@ class loop {
   /// descriptors and memory, and may use its own loops. The child aborts if it runs the inherited loop.
   void after_fork() { core_->after_fork(); }
 
-  /// Lists what waits, one per line: the descriptor with its peer (or, without one, its own address), the
-  /// operation, the bytes that it moved so far, its age in seconds, and what waits for it: tasks, groups,
-  /// combinators, up to the root. For people: the format may change.
+  /// Lists the pending operations, one per line: the descriptor with its peer (or, without one, its own
+  /// address), the operation, the bytes that it moved so far, its age in seconds, and its waiters: tasks,
+  /// groups, combinators, up to the root. For people: the format may change.
   [[nodiscard]] std::string dump() const { return core_->dump(); }
 
  private:

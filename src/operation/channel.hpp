@@ -54,7 +54,7 @@ class channel {
     if (!receivers_.empty()) return std::nullopt;
     return take();
   }
-  /// The number of values in the queue; values of waiting senders do not count.
+  /// The number of values in the queue; values of waiting senders are not counted.
   [[nodiscard]] std::size_t size() const noexcept { return count_; }
   /// The number of values that the queue holds before `send` waits.
   [[nodiscard]] std::size_t capacity() const noexcept { return capacity_; }

@@ -143,7 +143,7 @@ class ANYIO_NET_LAZY task : public operation_tag {
   }
 
   // --- for the parts of the library
-  /// Who waits for it, null if nobody does.
+  /// The face of its waiter, null if it has none.
   [[nodiscard]] const detail::face* waits_with() const noexcept {
     return under_way() ? promise_->how : nullptr;
   }

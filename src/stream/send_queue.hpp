@@ -47,7 +47,7 @@ class send_queue {
   /// Waits until there is room, and appends the message. Messages are appended in the order of the calls. If
   /// sending has failed, raises that error. A cancelled operation appends nothing.
   [[nodiscard]] detail::queue_send_operation send(std::string message);
-  /// Waits until all messages that are in the queue have been sent. Messages appended later do not count.
+  /// Waits until all messages that are in the queue have been sent. Messages appended later are ignored.
   [[nodiscard]] detail::queue_flush_operation flush();
   /// The number of bytes in the queue that have not been sent yet.
   [[nodiscard]] std::size_t size() const noexcept { return static_cast<std::size_t>(queued_ - sent_); }

@@ -14,7 +14,7 @@
 
 namespace anyio { inline namespace ANYIO_NET_ABI {
 
-/// What the headers of a datagram say, received or to be sent. To be sent: a member that keeps its initial
+/// Fields of the headers of a datagram, received or to be sent. To be sent: a member that keeps its initial
 /// value is the system's choice, and so is one that the system cannot set for a single datagram (on macOS and
 /// the BSDs the hop limit of IPv4, on the BSDs also its interface).
 struct packet_info {

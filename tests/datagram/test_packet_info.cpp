@@ -209,7 +209,7 @@ TEST_CASE_TEMPLATE("ECN bits and hop limits survive a round trip, in IPv4 and IP
       CHECK(back.info.ecn == ecn);
       CHECK(back.info.hop_limit == 33);
     }
-    // Left alone, they are the socket's.
+    // Unset, they are the socket's.
     CHECK(Face::get(client.send_to("plain", to)).has_value());
     CHECK(next<Face>(server).info.hop_limit == 64);
   }

@@ -79,7 +79,7 @@ kill -9 "${clients[@]}"
 wait "${clients[@]}" 2>/dev/null || true
 eventually has_open '==' 0
 
-# Clients that break the protocol, or say nothing, harm nobody.
+# Clients that break the protocol, or say nothing, block no one.
 "$python" - "$proxy" <<'PYTHON'
 import socket, sys
 

@@ -13,7 +13,7 @@
 //                                                             with it
 //   a second connect of IPv6 UDP, to another family           the kernel mixes both; left out
 //   binding a UNIX datagram socket after it has sent          the kernel gives the later name; left out
-//   what a peek tells of descriptors behind what it shows     the kernel looks further than it was asked
+//   what a peek reports of descriptors behind its bytes       the kernel looks further than it was asked
 //   sending without a peer through a shut UNIX datagram       ENOTCONN or EPIPE, by the kernel's version
 //   SO_REUSEPORT of UNIX sockets                              refused since Linux 6.13; left out
 //   UNIX sockets that are passed through one another          the kernel collects them; only where scripts of

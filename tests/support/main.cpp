@@ -20,6 +20,7 @@
 
 #include "allocations.hpp"
 #include "leftovers.hpp"
+#include "simulated_runs.hpp"
 #include "temp_dir.hpp"
 
 namespace support {
@@ -115,6 +116,9 @@ class leftovers_listener : public doctest::IReporter {
       if (!folder.starts_with(temp_dir_prefix())) continue;
       complain("left /tmp/" + folder);
       ++failures;
+    }
+    if (simulated_runs != 0) {  // for tools/make/run_tests.py
+      std::printf("record: {\"simulated_runs\": %llu}\n", static_cast<unsigned long long>(simulated_runs));
     }
     // doctest counts a case before its listeners are told of the end. The object is doctest's own context,
     // not const; its summary and the exit status, made after this call, are then correct.

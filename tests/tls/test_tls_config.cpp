@@ -147,10 +147,10 @@ std::vector<refused_config> contradictions() {
                 c.private_key_file = path("server.key");
                 c.private_key_pem = pem("server.key");
               }),
-      refused("a key's file alone", invalid,
+      refused("only a key's file", invalid,
               "tls: private_key_file: a private key is given without a certificate",
               [](tls_config& c) { c.private_key_file = path("server.key"); }),
-      refused("a key's text alone", invalid,
+      refused("only a key's text", invalid,
               "tls: private_key_pem: a private key is given without a certificate",
               [](tls_config& c) { c.private_key_pem = pem("server.key"); }),
       refused("an empty protocol", invalid, "tls: alpn: ALPN names must be 1 to 255 bytes",

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Compiles every C++ snippet of README.md, CONTRIBUTING.md and docs/*.md, so that none of them rots.
 
-A fenced block that begins with ```cpp is compiled, syntax only; ```cpp nocompile is left alone, and
+A fenced block that begins with ```cpp is compiled, syntax only; ```cpp nocompile is not compiled, and
 ```cpp openssl or ```cpp mbedtls is compiled with that TLS library.
 
 - A block with `int main` is compiled as it is.

@@ -561,7 +561,7 @@ class Version(unittest.TestCase):
     """The changelog's newest entry is for the version."""
 
     def test_unreleased(self) -> None:
-        text = "## [Unreleased]\n\n### 1.2.3, which mends\n\n## [1.2.2] - 2026-01-31\n"
+        text = "## [Unreleased]\n\n### 1.2.3, which fixes\n\n## [1.2.2] - 2026-01-31\n"
         self.assertEqual(faults_of("1.2.3", text, released=False), [])
         self.assertIn("1.2.3", faults_of("1.2.4", text, released=False)[0])
         self.assertIn("heading", faults_of("1.2.3", text, released=True)[0])
@@ -606,6 +606,7 @@ inline int free() {
         self.assertEqual(lines[6:9], ["/** @cond */", "  int inner();", "/** @endcond */  private:"])
         self.assertEqual(lines[13], "  ~stream();")
         self.assertEqual(lines[17], "  const detail::kind k(1);")
+        self.assertIn("public detail::operation<read_operation, int> {", seen_by_users(self.PART, bases=True))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@
 # qemu it is left out, with a line that says so.
 cross_need = command -v $(compiler.$1) >/dev/null && command -v qemu-$1 >/dev/null || \
   { echo '$(compiler.$1) or qemu-$1 is missing'; exit 77; };
-cross_suite = --suite "tests, $1 by qemu" "$(call cross_need,$1) $(MAKE) MODE=$1 build/$1/run_tests" build/$1/run_tests
+cross_suite = --suite "tests, $1 by qemu" "$(call cross_need,$1) $(MAKE) MODE=$1 build/$1/run_tests record-mode" build/$1/run_tests
 cross_check = --check "$2, $1" "$(call cross_need,$1) $(MAKE) $3"
 cross_steps = $(call cross_check,$1,no warnings,$(call strict_header,$1-c++20 $1-c++20-noexc $1-c++20-nothreads)) \
   $(call cross_suite,$1) $(call cross_check,$1,fuzz corpora,fuzz-replay-$1)
@@ -14,7 +14,7 @@ cross_steps = $(call cross_check,$1,no warnings,$(call strict_header,$1-c++20 $1
 .PHONY: cross $(PROCESSORS:%=cross-%)
 cross: ## all tests on other processors, by qemu: s390x, arm, aarch64, riscv64; cross-arm is one; an hour
 	@tools/make/install_deps.sh cross $(foreach p,$(PROCESSORS),g++-$(triplet.$p))
-	@ALL=1 ANYIO_NET_TEST_LONG=1 $(RUN) --timeout 3000 $(foreach p,$(PROCESSORS),$(call cross_steps,$p))
+	@ALL=1 ANYIO_NET_TEST_LONG=1 $(RUN) --record build/record/cross.json --timeout 3000 $(foreach p,$(PROCESSORS),$(call cross_steps,$p))
 
 $(PROCESSORS:%=cross-%): cross-%:
 	@tools/make/install_deps.sh cross g++-$(triplet.$*)

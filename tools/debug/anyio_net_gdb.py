@@ -376,7 +376,7 @@ class Waiting:
         return 0
 
     def through_callback(self, callback, place):
-        """Callables of the library begin with a pointer to what waits, or to a part of it."""
+        """Callables of the library begin with a pointer to the pending operation, or to a part of it."""
         if "part_of<" in callback and "operation_child<" in callback:
             return word(place) + offset_of(self.child, "node")
         if not callback.startswith("anyio::"):
@@ -385,7 +385,7 @@ class Waiting:
             try:
                 first = gdb.lookup_type(callback).fields()[0].type
                 whole = first.target().strip_typedefs() if first.code == gdb.TYPE_CODE_PTR else None
-            except gdb.error:  # gdb writes some names in another way: what waits is the first argument then
+            except gdb.error:  # gdb writes some names in another way: the operation is the first argument then
                 whole = gdb.lookup_type(first_argument(callback.split("<", 1)[1]))
             base = offset_of(whole, "node") if whole is not None else None
             if base is not None:
@@ -456,7 +456,7 @@ def nodes_of(core):
 
 
 class AnyioCommand(gdb.Command):
-    """What waits in a program with anyio_net.hpp."""
+    """The pending operations of a program with anyio_net.hpp."""
 
     def __init__(self):
         super().__init__("anyio", gdb.COMMAND_DATA, prefix=True)

@@ -114,12 +114,18 @@ $(STRICT)/%/programs.ok: $(STRICT_SOURCES) $(EXAMPLE_SUPPORT) $(HEADER) tools/ma
 	  $(call strict,$*,$(STRICT_PROGRAM) $(strict_program.$(call strict_word,1,$*)) -Wno-return-type -DANYIO_NET_SPLIT \
 	    -Iexamples -Itests/peers $(strict_engine.$(call strict_word,1,$*)) $$units)
 
+# Facts for docs/proved.md: the configurations, $1, that could be compiled here.
+strict_record = $(foreach c,$1,[ ! -e $(STRICT)/$c/$(HEADER).ok ] || printf 'record: {"compiled": "%s", "compiler": "%s"}\n' $c \
+  "$$($(strict_compiler.$(call strict_word,1,$c)) --version | head -n 1)"; )
+
 .PHONY: check-compilers
 check-compilers: $(call strict_header,$(STRICT_CI)) $(STRICT_CI_PROGRAMS:%=$(STRICT)/%/programs.ok) ## no warnings: g++, two clangs, two standard libraries, C++20 to 26
+	@$(call strict_record,$(STRICT_CI))
 
 .PHONY: compilers-strict
 compilers-strict: $(call strict_header,$(STRICT_LONG)) $(call strict_programs,$(STRICT_ALL) gcc-c++20-O1)
 compilers-strict: $(STRICT_ALL:%=$(STRICT)/%-noexc/tests/minimal/self_test.cpp.ok) $(PARTS:src/%=$(STRICT)/parts/%.ok)
+	@$(call strict_record,$(STRICT_LONG))
 
 # Each part includes what it uses, with libc++ too.
 $(STRICT)/parts/%.ok: src/% $(PARTS)
@@ -136,6 +142,6 @@ compilers: ## all compilers, standards and kinds of build, and all tests with li
 .PHONY: compilers-run
 compilers-run:
 	@$(if $(libcxx_runs),,echo "skipped: tests with libc++: cannot run $(strict_compiler.libcxx)")
-	@$(RUN) $(call check,every configuration without a warning,compilers-strict) \
+	@$(RUN) --record build/record/compilers.json $(call check,every configuration without a warning,compilers-strict) \
 	  $(if $(libcxx_runs),$(call suite,libcxx) $(call suite,libcxx-26)) $(call suite,gcc-23)
 libcxx_runs = $(shell $(strict_compiler.libcxx) $(strict_probe) >/dev/null 2>&1 && echo yes)

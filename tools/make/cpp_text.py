@@ -6,7 +6,7 @@ import re
 
 # Identifiers and numbers are matched too, so that 1'000 starts no character literal and a name that
 # ends in R starts no raw string.
-_TOKEN = re.compile(
+TOKEN = re.compile(
     r"""
       (?P<comment> //(?:\\\n|[^\n])* | /\*.*?(?:\*/|\Z) )
     | (?P<raw> (?:u8|[uUL])?R"(?P<mark>[^()\\\s]{0,16})\(.*?\)(?P=mark)" )
@@ -34,4 +34,4 @@ def blank(text: str) -> str:
             return found[0] + _spaces(found[1:-1]) + found[-1]
         return found
 
-    return _TOKEN.sub(replace, text)
+    return TOKEN.sub(replace, text)

@@ -6,6 +6,7 @@
 #   tools/make/install_deps.sh compilers            for `make compilers`: those that `make check` can do without
 #   tools/make/install_deps.sh cross [PACKAGE...]   what runs other processors' programs, and compilers for them
 #   tools/make/install_deps.sh bench                for `make bench`: the peers, and what counts
+#   tools/make/install_deps.sh site                 for `make site`; `make check-site` also needs chromium
 #
 # Uses apt-get, as root or through sudo. When nothing is missing it asks nobody for anything, so it
 # works with no network. Without the optional packages some tests of other programs' peers are skipped,
@@ -32,8 +33,12 @@ case ${1:-test} in
     needed=(g++ make python3 libasio-dev libuv1-dev libevent-dev libbenchmark-dev libmbedtls-dev libssl-dev openssl)
     optional=(strace valgrind gnuplot-nox)
     ;;
+  site)
+    needed=(python3 mkdocs mkdocs-material)
+    optional=()
+    ;;
   *)
-    echo "usage: $0 [test|check|compilers|cross [PACKAGE...]|bench]" >&2
+    echo "usage: $0 [test|check|compilers|cross [PACKAGE...]|bench|site]" >&2
     exit 2
     ;;
 esac

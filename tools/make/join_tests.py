@@ -5,7 +5,7 @@
 
 A unit has about LINES lines. It includes what the files include, and then each file inside a namespace of its own, so
 that their names do not meet. A folder whose name is in NAMES, a list with commas, has units of its own, name-1.cpp and
-so on, for macros that are set for it alone; other units may hold files of several folders. A file that sets a macro
+so on, for macros that are set only for it; other units may hold files of several folders. A file that sets a macro
 before an #include stands by itself: its path is printed as it is. The longest come first, so that a compiler does not
 begin one when there is nothing else left to do beside it. A unit is written only if it changed.
 """

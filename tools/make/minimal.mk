@@ -33,6 +33,7 @@ MINIMAL_CI := $(addprefix gcc/,no-exceptions no-threads split-embedded-lto) \
 
 .PHONY: check-minimal check-minimal-all
 check-minimal: $(MINIMAL_CI:%=$(MINIMAL)/%.ok) ## small builds of many kinds run: no exceptions, no threads, -Os, LTO
+	@$(foreach m,$(MINIMAL_CI),printf 'record: {"small_build": "%s"}\n' $m; )
 check-minimal-all: $(foreach c,gcc clang,$(MINIMAL_MODES:%=$(MINIMAL)/$c/%.ok))
 
 define minimal_rules

@@ -2,7 +2,8 @@
 """Shows Doxygen a part as its users see it: the namespace without its ABI's name, no macros before
 functions; and hides members that only the library uses, and those that every class has.
 
-  reference_filter.py FILE     the part, to standard output; lines keep their numbers
+  reference_filter.py FILE           the part, to standard output; lines keep their numbers
+  reference_filter.py --bases FILE   with the bases of operations, which say what their values are
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ HIDDEN = re.compile(
     + "|".join(
         (
             r"(?:explicit |constexpr )*\w+\(.*\bdetail::",  # created only by the library
-            r"(?:\[\[nodiscard\]\] )?(?:virtual )?(?:const )?detail::\w+[&*<]",
+            r"(?:\[\[nodiscard\]\] )?(?:virtual )?(?:const )?detail::(?!\w*_operation\b)\w+[&*<]",
             r"static constexpr const char\* name =|void keep_loan\(|bool await_",
             r"using (?:detail::)?\w+(?:<.*>)?::\w+;|using \w+ = .*detail::",
             r"(?:explicit )?(\w+)\((?:const )?\1&&?(?: \w+)?\)",  # copied and moved
@@ -39,13 +40,14 @@ def as_operation(match: re.Match[str]) -> str:
     return match[1] + ": public operation_tag {" + "\n" * match[0][len(match[1]) :].count("\n")
 
 
-def seen_by_users(text: str) -> str:
+def seen_by_users(text: str, bases: bool = False) -> str:
     lines = []
     name = ""  # of the class that this line belongs to
     inside = False  # behind "for the parts of the library", until the class ends
     text = text.replace("ANYIO_NET_LAZY", "[[nodiscard]]")
     text = BINDING.sub(lambda match: "\n" * match[0].count("\n"), text)
-    for line in OPERATION.sub(as_operation, text).splitlines():
+    text = text if bases else OPERATION.sub(as_operation, text)
+    for line in text.splitlines():
         line = re.sub(r"^}(}+  // namespace anyio)", r"\1", line)
         line = line.replace(" inline namespace ANYIO_NET_ABI {", "").replace("ANYIO_NET_FN ", "").replace("protected:", "private:")
         if match := CLASS.match(line):
@@ -69,4 +71,4 @@ def seen_by_users(text: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(seen_by_users(Path(sys.argv[1]).read_text()))
+    sys.stdout.write(seen_by_users(Path(sys.argv[-1]).read_text(), "--bases" in sys.argv))

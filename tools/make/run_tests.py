@@ -19,6 +19,9 @@ time that they took.
 
 A build that fails, a crash, a sanitizer's abort, no test at all and a timeout are failures. The exit status is 1 if
 any step failed. A check, a script or a BUILD that ends with 77 cannot run here: that is said, and counts nothing.
+
+With --record FILE a JSON file tells what was run where, and how each step ended. A step adds facts of its own by lines
+`record: {"name": value, ...}`, which are not shown. tools/make/proved.py makes docs/proved.md of such files.
 """
 
 from __future__ import annotations
@@ -26,7 +29,9 @@ from __future__ import annotations
 import argparse
 import contextlib
 import itertools
+import json
 import os
+import platform
 import re
 import shutil
 import signal
@@ -49,6 +54,8 @@ BUILD_TIMEOUT = 1800.0
 # Set for a nested command that is one of ours, to what it shall hand up: "costs", or "costs progress".
 NESTED = "ANYIO_NET_NESTED_STEPS"
 PROGRESS_LINE = re.compile(r"progress: ?(.*)\n")
+RECORD_LINE = re.compile(r"^record: (\{.*\})$", re.MULTILINE)
+STEP_LINE = re.compile(r"step: (\{.*\})\n")
 COST_LINE = re.compile(r"cost: (\d+\.\d) (\d+\.\d) (.+)\n")
 
 # Merged with the environment's values; otherwise doctest would handle SIGSEGV before the sanitizer.
@@ -273,7 +280,8 @@ progress = Progress(False, False)
 
 def show(output: str) -> None:
     """Prints what a command printed, but for the lines that name a compiled file."""
-    output = "".join(line for line in output.splitlines(True) if not COMPILING.match(line.rstrip("\n")))
+    lines = [line for line in output.splitlines(True) if not COMPILING.match(line.rstrip("\n"))]
+    output = "".join(line for line in lines if not RECORD_LINE.match(line))
     if output:
         progress.say(output)
 
@@ -282,10 +290,20 @@ def show(output: str) -> None:
 costs: list[tuple[float, float, str]] = []
 
 
-def report(name: str, tally: Tally, started: float, note: str = "", processor: float = 0.0, built: float = 0.0) -> None:
-    """Prints a step's line; `built` are the seconds of a suite's build, which went before."""
+# Each step that has ended, for --record.
+records: list[dict[str, Any]] = []
+
+
+def report(
+    name: str, tally: Tally, started: float, note: str = "", processor: float = 0.0, built: float = 0.0, output: str = ""
+) -> None:
+    """Prints a step's line; `built` are the seconds of a suite's build, which went before. `output` may have facts."""
     seconds = time.monotonic() - started
     costs.append((seconds + built, processor, name))
+    facts = [json.loads(fact) for fact in RECORD_LINE.findall(output)]
+    skipped = re.findall(r"^skipped: (.*)$", output, re.MULTILINE)
+    record = {"name": name, "passed": tally.passed, "failed": tally.failed, "note": note, "skipped": skipped, "facts": facts}
+    records.append({**record, "seconds": round(seconds + built, 1), "processor": round(processor, 1)})
     verdict = "FAIL" if tally.failed else "ok" if tally.passed else "skip"
     times = f"built in {built:.1f} s, {seconds:.1f} s" if built else f"{seconds:.1f} s"
     progress.say(f"{verdict:5} {name}: {note or tally} ({times})")
@@ -325,7 +343,7 @@ def build_suite(name: str, command: str) -> tuple[Tally | None, Outcome, float]:
         tally, note = FAILED, f"`{command}` failed: {built.words}"
         if built.status == SKIP_STATUS:
             tally, note = SKIPPED, "skipped"
-        report(name, tally, started, note, built.processor)
+        report(name, tally, started, note, built.processor, output=built.output)
     return tally, built, 0.0
 
 
@@ -337,7 +355,8 @@ def run_suite(name: str, binary: str, timeout: float, built: Outcome, seconds: f
     lines = outcome.output.splitlines(keepends=True)
     with progress.lock:  # so that what one step prints stays together
         show("".join(line for line in lines if tally.failed or line.startswith("emulator:")))
-        report(name, tally, started, note, built.processor + outcome.processor, seconds)
+        processor = built.processor + outcome.processor
+        report(name, tally, started, note, processor, seconds, built.output + outcome.output)
     return tally
 
 
@@ -353,7 +372,7 @@ def judge_check(name: str, outcome: Outcome, started: float) -> Tally:
     """Shows what is worth it of a check that has ended, and counts it."""
     if outcome.status == 0:
         show("".join(line for line in outcome.output.splitlines(True) if line.startswith("skipped: ")))
-        report(name, PASSED, started, "passed", outcome.processor)
+        report(name, PASSED, started, "passed", outcome.processor, output=outcome.output)
         return PASSED
     if outcome.status == SKIP_STATUS:
         report(name, SKIPPED, started, outcome.output.strip() or "skipped", outcome.processor)
@@ -396,6 +415,8 @@ def run_nested(name: str, command: str) -> Tally:
                 found = closing or found
                 if drawn := PROGRESS_LINE.fullmatch(line):
                     progress.draw(drawn[1] and f"{name} {drawn[1]}")
+                elif step := STEP_LINE.fullmatch(line):
+                    records.append(json.loads(step[1]))
                 elif cost := COST_LINE.fullmatch(line):
                     costs.append((float(cost[1]), float(cost[2]), cost[3]))
                     inner = True
@@ -413,7 +434,35 @@ def run_nested(name: str, command: str) -> Tally:
     report(name, tally, started)
     if inner:
         costs.pop()  # in favour of its steps
+        records.pop()
     return tally
+
+
+def write_record(file: Path, total: Tally) -> None:
+    """Writes what was run, where, and how it ended."""
+
+    def said(*command: str) -> str:
+        try:
+            return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+        except OSError:
+            return ""
+
+    system = {}
+    if Path("/etc/os-release").is_file():
+        system = dict(re.findall(r'^(\w+)="?(.*?)"?$', Path("/etc/os-release").read_text(encoding="utf-8"), re.MULTILINE))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    record = {
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        "commit": said("git", "rev-parse", "--short", "HEAD"),
+        "changed": bool(said("git", "status", "--porcelain", "--untracked-files=no")),
+        "kernel": f"{platform.system()} {platform.release()}",
+        "processor": platform.machine(),
+        "system": system.get("PRETTY_NAME", ""),
+        "passed": total.passed,
+        "failed": total.failed,
+        "steps": records,
+    }
+    file.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 class AppendStep(argparse.Action):
@@ -442,6 +491,7 @@ def main() -> int:
     add_step(parser, "script", "FILE")
     add_step(parser, "nested", "NAME", "COMMAND")
     parser.add_argument("--timeout", type=float, default=900.0, help="seconds for each program, check and script")
+    parser.add_argument("--record", type=Path, metavar="FILE", help="what was run, for tools/make/proved.py")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, interrupted)
     nested = os.environ.get(NESTED, "")
@@ -481,8 +531,12 @@ def main() -> int:
     if nested:
         for seconds, processor, name in costs:
             progress.say(f"cost: {seconds:.1f} {processor:.1f} {name}")
+        for record in records:
+            progress.say(f"step: {json.dumps(record)}")
     else:
         show_costs()
+        if options.record:
+            write_record(options.record, total)
     progress.say(str(total))
     return 1 if total.failed or not total.passed else 0
 

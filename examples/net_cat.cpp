@@ -72,7 +72,7 @@ struct piece {
 // Empty at the end.
 static anyio::task<std::shared_ptr<piece>> read_input(std::size_t at_most = piece_size) {
   auto p = std::make_shared<piece>();
-  auto call = [p, at_most] {  // named because of g++ 12: README warns of temporaries inside co_await
+  auto call = [p, at_most] {  // named because of g++ 12: docs/building.md warns of temporaries inside co_await
     for (;;) {
       const ssize_t n = ::read(STDIN_FILENO, p->bytes, at_most);
       if (n < 0 && errno == EINTR) continue;

@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "make"))
 import check_cost
 from amalgamate import Refusal, includes, join, layers, read_parts
 from check_snippets import Snippet, is_definition, outermost, program, snippets_of, stale_copies
-from check_version import faults_of
+from check_version import faults_of, faults_of_readme
 from cpp_text import blank
 from join_tests import groups_of, preamble, stands_alone, unit
 from reference_filter import seen_by_users
@@ -572,6 +572,11 @@ class Version(unittest.TestCase):
         self.assertTrue(faults_of("1.2.2", text, released=False))
         self.assertTrue(faults_of("1.2.30", text, released=False))
         self.assertTrue(faults_of("1.2.3", "no entry\n", released=False))
+
+    def test_readme(self) -> None:
+        self.assertEqual(faults_of_readme("1.2.3", "Linux; version 1.2.3; MIT\n"), [])
+        self.assertIn("1.2.2", faults_of_readme("1.2.3", "Linux; version 1.2.2; MIT\n")[0])
+        self.assertTrue(faults_of_readme("1.2.3", "Linux; MIT\n"))
 
 
 class Reference(unittest.TestCase):

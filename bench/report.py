@@ -213,7 +213,7 @@ def summary(path: Path, scenarios: dict[str, dict]) -> None:
     for number, (labels, colour) in enumerate(SUMMARY_BARS.values()):
         for place, servers in enumerate(chosen):
             left = place - 0.45 + number * width
-            ratio = next((servers[label]["ratio"] for label in labels if label in servers), None)
+            ratio = next((servers[label].get("ratio") for label in labels if label in servers), None)
             middle = left + 0.5 * width
             if ratio is None:
                 objects.append(f"set label 'none' at {middle:.4f},0.08 center textcolor rgb '#777777'")

@@ -284,7 +284,7 @@ check-rest: ## what CI does after `make test`
 	@$(RUN) \
 	  $(call check,nothing asks the system outside the seam,check-seam) \
 	  $(call check,nothing costly is included,check-includes) \
-	  $(call check,the changelog is of this version,check-version) \
+	  $(call check,changelog and README are of this version,check-version) \
 	  $(call check,tools do what they say,check-tools) \
 	  $(call check,format,check-format) \
 	  $(call check,documents and comments keep to plain words,check-words) \
@@ -324,7 +324,7 @@ check-includes: ## the header does without iostream, locale, regex and std::func
 	@$(PYTHON) tools/checks/check_includes.py
 
 .PHONY: check-version
-check-version: ## the changelog's newest entry is for the version that the header states
+check-version: ## the changelog's newest entry and the README are of the version that the header states
 	@$(PYTHON) tools/checks/check_version.py
 
 .PHONY: check-tools

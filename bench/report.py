@@ -193,10 +193,61 @@ plot {", ".join(plots)}
         subprocess.run(["gnuplot"], input=script, text=True, check=True)
 
 
+# The README's picture: a label for each scenario, and for each bar the labels that it has in scenarios.
+SUMMARY_SCENARIOS = {"echo-tcp-64": "TCP", "echo-unix-64": "UNIX", "udp-echo": "UDP", "tls-echo": "TLS (OpenSSL)"}
+SUMMARY_BARS = {
+    "anyio_net, callbacks": (("anyio callback", "anyio callback, OpenSSL"), "#0b6fa4"),
+    "anyio_net, coroutines": (("anyio coroutine", "anyio coroutine, OpenSSL"), "#56b4e9"),
+    "Asio, callbacks": (("Asio callback",), "#d55e00"),
+    "libuv": (("libuv",), "#009e73"),
+}
+LIGHT = {"#56b4e9"}  # black numbers are read better on these
+
+
+def summary(path: Path, scenarios: dict[str, dict]) -> None:
+    """Few bars with their numbers, to be read at a glance; nothing is drawn unless all its scenarios were measured."""
+    chosen = [scenarios.get(name, {}).get("servers") for name in SUMMARY_SCENARIOS]
+    if not all(chosen):
+        return
+    width, objects, top = 0.9 / len(SUMMARY_BARS), [], 1.2
+    for number, (labels, colour) in enumerate(SUMMARY_BARS.values()):
+        for place, servers in enumerate(chosen):
+            left = place - 0.45 + number * width
+            ratio = next((servers[label].get("ratio") for label in labels if label in servers), None)
+            middle = left + 0.5 * width
+            if ratio is None:
+                objects.append(f"set label 'none' at {middle:.4f},0.08 center textcolor rgb '#777777'")
+                continue
+            top = max(top, ratio)
+            objects.append(f"set object rectangle from {left + 0.006:.4f},0 to {left + width - 0.006:.4f},{ratio:.4f} "
+                           f"fillcolor rgb '{colour}' fillstyle solid noborder")
+            objects.append(f"set label '{ratio:.2f}' at {middle:.4f},{min(0.75, ratio / 2):.4f} center front "
+                           f"textcolor rgb '{'#000000' if colour in LIGHT else '#ffffff'}'")
+    tics = ", ".join(f"'{label}' {place}" for place, label in enumerate(SUMMARY_SCENARIOS.values()))
+    keys = [f"NaN with boxes fillstyle solid noborder linecolor rgb '{colour}' title '{name}'"
+            for name, (_, colour) in SUMMARY_BARS.items()]
+    script = f"""
+set terminal svg size 900,360 dynamic noenhanced font 'sans-serif,15' background rgb 'white'
+set output '{path}'
+set title 'Processor time to echo 64 bytes (lower is better; hand-written epoll is 1)' font ',17'
+set xrange [-0.55:{len(chosen) - 0.45}]
+set yrange [0:{top * 1.1:.3f}]
+set xtics ({tics}) nomirror scale 0
+set ytics 0.5 nomirror
+set border 3 linecolor rgb '#777777'
+set key outside bottom center horizontal samplen 1 spacing 1.2 width 2
+set samples 2
+{chr(10).join(objects)}
+plot {", ".join(keys)}, 1 with lines linecolor rgb '#444444' dashtype 2 linewidth 1.5 title 'hand-written epoll'
+"""
+    subprocess.run(["gnuplot"], input=script, text=True, check=True)
+
+
 def plots(results: dict, folder: Path) -> None:
     if not shutil.which("gnuplot"):
         print("bench: no gnuplot: no plots")
         return
+    summary(folder / "summary.svg", results["scenarios"])
     streams = {name: s["servers"] for name, s in results["scenarios"].items()
                if s["servers"] and name.startswith(("echo", "bulk", "accept", "udp-echo", "unixgram")) and name != "udp-echo-batch"}
     labels = [label for label in COLOURS if label != "epoll"]

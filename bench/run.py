@@ -5,6 +5,7 @@
   run.py --quick                   some scenarios, two short rounds: `make bench-quick`
   run.py --only echo-tcp-64 tls-echo --rounds 3
   run.py --only idle cost micro    these parts alone
+  run.py --report                  measures nothing: tables and plots anew, from results.json in the output folder
   run.py --list                    what there is
 """
 
@@ -163,6 +164,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--no-counts", dest="counts", action="store_false", help="no strace, no callgrind")
     parser.add_argument("--idle-connections", type=int, default=10000)
     parser.add_argument("--output", type=Path, help="folder; with --only or --quick build/bench/results")
+    parser.add_argument("--report", action="store_true", help="only write tables and plots, from recorded results")
     parser.add_argument("--list", action="store_true")
     options = parser.parse_args()
     names = [s.name for s in SCENARIOS]
@@ -184,8 +186,17 @@ def parse() -> argparse.Namespace:
     return options
 
 
+def write_report(results: dict, folder: Path) -> None:
+    (folder / "table.md").write_text(report.markdown(results))
+
+
 def main() -> int:
     options = parse()
+    if options.report:
+        recorded = json.loads((options.output / "results.json").read_text())
+        write_report(recorded, options.output)
+        report.plots(recorded, options.output)
+        return 0
     # A signal ends the servers, too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
@@ -196,7 +207,7 @@ def main() -> int:
 
     def write() -> None:
         (options.output / "results.json").write_text(json.dumps(results, indent=1) + "\n")
-        (options.output / "table.md").write_text(report.markdown(results))
+        write_report(results, options.output)
 
     for scenario in SCENARIOS:
         if scenario.name in options.chosen:

@@ -49,7 +49,7 @@ class room {
         anyio::when_any(listen(here, lines), here.unheard.run(), here.too_slow.wait(), closing.wait()));
     if (closing.is_set()) {
       co_await stream.send("* the chat is closed\n");
-      co_return co_await stream.aclose();  // so that it arrives, whatever the client has sent meanwhile
+      co_return co_await stream.aclose();  // so that it arrives even if the client has sent bytes meanwhile
     }
     say(here, "* " + name + " leaves\n");
     if (!left && left.error() != anyio::errc::end_of_stream) co_await anyio::raise(left.error());

@@ -1,5 +1,5 @@
-// Calls a method without arguments on the D-Bus session bus, and prints its reply: strings, numbers, and what
-// is in descriptors that come with it.
+// Calls a method without arguments on the D-Bus session bus, and prints its reply: strings, numbers, and the
+// content of descriptors that it contains.
 //
 //   g++ -std=c++20 -O2 -pthread -I. examples/dbus_call.cpp -o dbus_call
 //   ./dbus_call org.freedesktop.DBus /org/freedesktop/DBus org.freedesktop.DBus.ListNames
@@ -139,7 +139,7 @@ class bus {
   explicit bus(anyio::unix_stream stream) : stream_(std::move(stream)), in_(stream_, 64) {}
 
   anyio::task<> authenticate() {
-    // The kernel tells the daemon who this is; the name is the user's number, in hexadecimal digits (SASL
+    // The daemon asks the kernel for the user; the name is the user's number, in hexadecimal digits (SASL
     // EXTERNAL).
     std::string hello("\0AUTH EXTERNAL ", 15);
     for (const char digit : std::to_string(::getuid())) hello.append({'3', digit});
@@ -193,7 +193,7 @@ class bus {
     m.body = co_await in_.receive_exactly(body_size);
     if (!m.parse_fields(std::string_view(fields).substr(0, fields_size)))
       co_await anyio::raise(violation("D-Bus: a header is damaged"));
-    m.fds = in_.take_fds();  // those that came with these bytes
+    m.fds = in_.take_fds();  // the descriptors that came with these bytes
     if (m.fds.size() != m.descriptors) co_await anyio::raise(violation("D-Bus: descriptors are missing"));
     co_return m;
   }

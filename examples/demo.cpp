@@ -1,4 +1,4 @@
-// Servers and clients of all four kinds of socket in one process, which print what they do; then timeouts,
+// Servers and clients of all four kinds of socket in one process, which print their actions; then timeouts,
 // cancellation and many simultaneous clients. It exits with 0 only if all checks passed.
 //
 //   make demo

@@ -2,9 +2,8 @@
 // and no allocation after `loop::reserve`. More clients than sessions wait in the listener's backlog until a
 // session is free. See echo_callback.cpp for the shorter form, with sessions on the heap.
 //
-//   g++ -std=c++20 -Os -fno-exceptions -fno-rtti -DANYIO_NET_NO_THREADS -I. examples/echo_static.cpp -o
-//   echo_static
-//   ./echo_static [port]
+//   g++ -std=c++20 -Os -fno-exceptions -fno-rtti -DANYIO_NET_NO_THREADS -I. examples/echo_static.cpp -o echo
+//   ./echo [port]
 #include "anyio_net.hpp"
 
 #include <array>

@@ -1,8 +1,7 @@
 // Fetches a page over TLS and prints its body. The server's certificate must be for HOST, and from an
 // authority that the system trusts, or one in FILE.
 //
-//   g++ -std=c++20 -O2 -pthread -I. -DANYIO_NET_OPENSSL examples/https_client.cpp -lssl -lcrypto -o
-//   https_client
+//   g++ -std=c++20 -pthread -I. -DANYIO_NET_OPENSSL examples/https_client.cpp -lssl -lcrypto -o https_client
 //   ./https_client [--ca FILE] HOST PORT PATH
 //
 // or -DANYIO_NET_MBEDTLS and -lmbedtls -lmbedx509 -lmbedcrypto.

@@ -1,8 +1,7 @@
 // An HTTP/1.1 server over TLS: answers requests for / and below /pages/ with the settings of their
 // connection. See https_client.cpp for a client, or: curl --cacert CA https://localhost:PORT/
 //
-//   g++ -std=c++20 -O2 -pthread -I. -DANYIO_NET_OPENSSL examples/https_server.cpp -lssl -lcrypto -o
-//   https_server
+//   g++ -std=c++20 -pthread -I. -DANYIO_NET_OPENSSL examples/https_server.cpp -lssl -lcrypto -o https_server
 //   ./https_server PORT CERTIFICATE KEY
 //
 // or -DANYIO_NET_MBEDTLS and -lmbedtls -lmbedx509 -lmbedcrypto.

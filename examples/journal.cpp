@@ -49,7 +49,7 @@ static void append_field(std::string& entry, std::string_view name, std::string_
 
 static anyio::error last_error(const char* operation) { return {anyio::errc::os_error, errno, operation}; }
 
-// A file in memory that nobody can change any more; the journal reads no other.
+// A file in memory that cannot be changed any more; the journal rejects any other file.
 static anyio::result<anyio::unique_fd> sealed_copy(std::string_view content) {
 #if defined(MFD_ALLOW_SEALING)
   anyio::unique_fd file(::memfd_create("journal-entry", MFD_ALLOW_SEALING | MFD_CLOEXEC));

@@ -13,7 +13,7 @@
 #include <utility>
 #include <vector>
 
-// Tells a client which thread serves it, then echoes its bytes.
+// Sends the number of the thread that serves the client, then echoes its bytes.
 static void serve_on(anyio::tcp_listener& listener, std::size_t number) {
   listener
       .serve([number](anyio::tcp_stream client) -> anyio::task<> {

@@ -2,8 +2,7 @@
 // and TLS over TCP if compiled in; as client or as server for one client.
 //
 //   g++ -std=c++20 -O2 -pthread -I. examples/net_cat.cpp -o net_cat
-//   g++ -std=c++20 -O2 -pthread -I. -DANYIO_NET_OPENSSL examples/net_cat.cpp -lssl -lcrypto -o net_cat    #
-//   with TLS
+//   g++ -std=c++20 -O2 -pthread -I. -DANYIO_NET_OPENSSL examples/net_cat.cpp -lssl -lcrypto -o net_cat
 //   ./net_cat example.org 80
 #include "anyio_net.hpp"
 
@@ -58,7 +57,7 @@ struct totals {
   std::uint64_t sent = 0, received = 0;
 };
 
-// --- standard input and output: they may be files, which no poller waits for, so helper threads read and
+// --- standard input and output: they may be files, which no poller can watch, so helper threads read and
 // write
 
 static constexpr std::size_t piece_size = 65536;
@@ -72,7 +71,7 @@ struct piece {
 // Empty at the end.
 static anyio::task<std::shared_ptr<piece>> read_input(std::size_t at_most = piece_size) {
   auto p = std::make_shared<piece>();
-  auto call = [p, at_most] {  // named because of g++ 12: README warns of temporaries inside co_await
+  auto call = [p, at_most] {  // named because of g++ 12: see docs/building.md on temporaries in co_await
     for (;;) {
       const ssize_t n = ::read(STDIN_FILENO, p->bytes, at_most);
       if (n < 0 && errno == EINTR) continue;
@@ -129,7 +128,7 @@ static anyio::task<> write_received(anyio::byte_stream& stream, totals& t) {
   }
 }
 
-// Both ways, until both have ended.
+// In both directions, until both have ended.
 static anyio::task<> exchange(anyio::byte_stream& stream, totals& t) {
   co_await anyio::when_all(send_input(stream, t), write_received(stream, t));
   co_await stream.aclose();

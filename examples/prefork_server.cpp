@@ -21,7 +21,7 @@
 
 using namespace std::chrono_literals;
 
-// Tells a client which process serves it, then echoes its bytes.
+// Sends the number of the process that serves the client, then echoes its bytes.
 static anyio::task<> echo(anyio::tcp_stream client) {
   co_await client.send("process " + std::to_string(::getpid()) + "\n");
   for (;;) {

@@ -48,8 +48,8 @@ static anyio::task<> store(manager& to, std::string name, std::string file) {
   co_await to.send_fds(message, fds);  // the manager gets a descriptor of its own
 }
 
-// A manager reads datagrams later, and asks then who sent them, in vain if the sender is gone. It closes the
-// descriptor that comes with BARRIER=1 once it has seen everything before.
+// A manager reads datagrams later, and asks the kernel for their sender then, which fails if the sender has
+// exited. It closes the descriptor that comes with BARRIER=1 once it has read all datagrams before it.
 static anyio::task<> wait_until_seen(manager& to) {
   int ends[2];
   if (::pipe(ends) != 0) co_await anyio::raise(last_error("pipe"));

@@ -3,7 +3,7 @@
 // The program runs in a simulation, once for each seed, until a run fails. The printed choices then repeat
 // exactly that run. The fixed box office is tested in the same way, and passes.
 //
-//   g++ -std=c++20 -DANYIO_NET_SIM -I.. sim_race.cpp -o sim_race && ./sim_race
+//   g++ -std=c++20 -DANYIO_NET_SIM -pthread -I. examples/sim_race.cpp -o sim_race && ./sim_race
 #if !defined(ANYIO_NET_SIM)
 #define ANYIO_NET_SIM
 #endif
@@ -99,7 +99,7 @@ bool survives(bool fixed) {
                 report.ok() ? "a seat was sold twice" : "the program failed");
     std::printf("%s\n%s", report.message().c_str(), report.dump.c_str());
 
-    // Only the choices are needed to repeat it, whatever the seed.
+    // Only the choices are needed to repeat it, not the seed.
     anyio::sim::options again = o;
     again.seed = 0;
     again.choices = report.choices;

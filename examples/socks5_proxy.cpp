@@ -56,7 +56,7 @@ class proxy {
     if (!co_await anyio::fail_after(10s, greet(in))) co_return;
     auto server = co_await anyio::fail_after(1min, connect(in));
     if (!server) co_return;
-    co_await server->send(in.buffer());  // what the client sent too early
+    co_await server->send(in.buffer());  // bytes that the client sent too early
     co_await anyio::relay(client, *server, {.idle = 10min});
   }
 
@@ -120,7 +120,7 @@ class proxy {
     co_return *std::move(made);
   }
 
-  std::string credentials_;  // "user:password"; empty: everybody may use it
+  std::string credentials_;  // "user:password"; empty: every client may use it
 };
 
 static anyio::task<> program(std::uint16_t port, std::string_view credentials) {

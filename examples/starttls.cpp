@@ -1,4 +1,4 @@
-// A conversation that begins in clear text and continues encrypted, as mail servers have it (RFC 3207): a
+// A conversation that begins in clear text and continues encrypted, as with mail servers (RFC 3207): a
 // server that knows EHLO, STARTTLS, NOOP and QUIT, and a client that requires STARTTLS.
 //
 //   g++ -std=c++20 -O2 -pthread -I. -DANYIO_NET_OPENSSL examples/starttls.cpp -lssl -lcrypto -o starttls
@@ -39,7 +39,7 @@ struct conversation {
       : stream(std::make_unique<anyio::tcp_stream>(std::move(tcp))), lines(*stream) {}
 
   /// Bytes after the last line in clear text. If they were kept they would be taken for encrypted later, and
-  /// any attacker on the way could have written them.
+  /// an attacker on the network could have written them.
   bool has_more_in_clear() const { return !lines.buffer().empty(); }
 
   /// The handshake needs the whole stream: the reader of lines releases it.

@@ -1,8 +1,7 @@
 // The echo server of echo_coroutine.cpp over TLS. With CLIENT_CA it serves only clients with a certificate
 // from that authority.
 //
-//   g++ -std=c++20 -O2 -pthread -I. -DANYIO_NET_OPENSSL examples/tls_echo_server.cpp -lssl -lcrypto -o
-//   tls_echo
+//   g++ -std=c++20 -pthread -I. -DANYIO_NET_OPENSSL examples/tls_echo_server.cpp -lssl -lcrypto -o tls_echo
 //   ./tls_echo PORT CERTIFICATE KEY [CLIENT_CA]
 //
 // or -DANYIO_NET_MBEDTLS and -lmbedtls -lmbedx509 -lmbedcrypto.

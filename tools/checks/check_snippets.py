@@ -9,7 +9,8 @@ A fenced block that begins with ```cpp is compiled, syntax only; ```cpp nocompil
   function, a class, a namespace), it stands there; else it is the body of a coroutine,
   `anyio::task<> snippet() { ... }`. Both see `using namespace anyio` and `std::literals`.
 
-A block that follows the line `<!-- copy of FILE -->` must be that file, word for word.
+A block that follows the line `<!-- copy of FILE -->` must be that file, word for word. A link to a file of the
+repository must lead to one, and its `#anchor` to a heading there.
 
   check_snippets.py [FILE...]     CXX and SNIPPET_FLAGS are taken from the environment
 """
@@ -74,6 +75,26 @@ def stale_copies(text: str, root: Path) -> list[str]:
         if not text.startswith(original + "```\n", match.end()):
             stale.append(match[1])
     return stale
+
+
+def anchors(text: str) -> set[str]:
+    """The anchors of a document's headings."""
+    headings = re.findall(r"^#+ (.+)$", re.sub(r"```.*?```", "", text, flags=re.DOTALL), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-") for heading in headings}
+
+
+def dead_links(file: Path) -> list[str]:
+    """The links of a document that lead to no file, or to no heading of a document."""
+    prose = re.sub(r"```.*?```|`[^`\n]*`", "", file.read_text(encoding="utf-8"), flags=re.DOTALL)
+    dead = []
+    for link in re.findall(r"\]\(([^)\s]+)\)", prose):
+        path, _, anchor = link.partition("#")
+        target = file.parent / path if path else file
+        if re.match(r"\w+:", link):
+            continue
+        if not target.exists() or (anchor and anchor not in anchors(target.read_text(encoding="utf-8"))):
+            dead.append(link)
+    return dead
 
 
 def outermost(code: str) -> list[str]:
@@ -167,6 +188,9 @@ def main() -> int:
     stale = [(file, path) for file in files for path in stale_copies(file.read_text(encoding="utf-8"), ROOT)]
     for file, path in stale:
         print(f"{file}: the copy of {path} differs from it", file=sys.stderr)
+    dead = [(file, link) for file in files for link in dead_links(file)]
+    for file, link in dead:
+        print(f"{file}: the link {link} leads nowhere", file=sys.stderr)
     failures = 0
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(os.cpu_count()) as pool:
         folders = precompile(snippets, Path(folder))
@@ -175,8 +199,9 @@ def main() -> int:
             if complaint:
                 failures += 1
                 print(f"{snippet.file}:{snippet.line}: this snippet does not compile:\n{complaint}", file=sys.stderr)
-    print(f"check_snippets: {len(snippets)} snippets, {failures} do not compile, {len(stale)} copies are stale")
-    return 1 if failures or stale else 0
+    print(f"check_snippets: {len(snippets)} snippets, {failures} do not compile, {len(stale)} copies are stale, "
+          f"{len(dead)} links are dead")
+    return 1 if failures or stale or dead else 0
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Fails unless the newest entry of CHANGELOG.md is for the version that src/base/config.hpp and anyio_net.hpp state.
+"""Fails unless CHANGELOG.md's newest entry and README.md have the version of src/base/config.hpp and anyio_net.hpp.
 
   check_version.py             the entry may still be unreleased
   check_version.py --released  it must have its own heading with a day: `## [1.2.3] - 2026-12-31`
@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "make"))
 
 from amalgamate import CONFIG, HEADER, Refusal, read_part, version_of
 
+NAMED = re.compile(r"\bversion (\d+\.\d+\.\d+)\b")
 ENTRY = re.compile(r"^##+ \[?(\d+\.\d+\.\d+)\b", re.MULTILINE)
 
 
@@ -31,6 +32,14 @@ def faults_of(version: str, changelog: str, released: bool) -> list[str]:
     return []
 
 
+def faults_of_readme(version: str, readme: str) -> list[str]:
+    """The versions in a README's text that are not the version; one must be there."""
+    named = NAMED.findall(readme)
+    if not named:
+        return ["README.md: names no version"]
+    return [f"README.md: says version {other}, and src/{CONFIG} states {version}" for other in named if other != version]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--released", action="store_true", help="the newest entry is that of a release")
@@ -42,6 +51,7 @@ def main() -> int:
         print(refusal, file=sys.stderr)
         return 1
     faults = faults_of(version, (root / "CHANGELOG.md").read_text(encoding="utf-8"), options.released)
+    faults += faults_of_readme(version, (root / "README.md").read_text(encoding="utf-8"))
     if not (root / HEADER).read_text(encoding="utf-8").startswith(f"// {HEADER} {version}:"):
         faults.append(f"{HEADER}: is not of version {version}: run `make`")
     for fault in faults:

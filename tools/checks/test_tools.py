@@ -22,8 +22,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "make"))
 
 import check_cost
 from amalgamate import Refusal, includes, join, layers, read_parts
-from check_snippets import Snippet, is_definition, outermost, program, snippets_of, stale_copies
-from check_version import faults_of
+from check_snippets import Snippet, dead_links, is_definition, outermost, program, snippets_of, stale_copies
+from check_version import faults_of, faults_of_readme
 from cpp_text import blank
 from join_tests import groups_of, preamble, stands_alone, unit
 from reference_filter import seen_by_users
@@ -476,6 +476,16 @@ class Snippets(unittest.TestCase):
             self.assertEqual(stale_copies(page.replace("int b;\n", "int b;\nint c;\n"), root), ["a.hpp"])
             self.assertEqual(stale_copies("<!-- copy of a.hpp -->\nNo block.\n", root), ["a.hpp"])
 
+    def test_links(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            page, other = Path(folder) / "page.md", Path(folder) / "other.md"
+            other.write_text("# A warning about `g++` 12\n```sh\n# no heading\n```\n", encoding="utf-8")
+            page.write_text("# Top\n[a](#top) [b](other.md#a-warning-about-g-12) [c](https://x.org/#y) `[d](e)`\n",
+                            encoding="utf-8")
+            self.assertEqual(dead_links(page), [])
+            page.write_text("[a](#top) [b](other.md#no-heading) [c](none.md)\n", encoding="utf-8")
+            self.assertEqual(dead_links(page), ["#top", "other.md#no-heading", "none.md"])
+
     def test_a_snippet_may_want_a_tls_library(self) -> None:
         with tempfile.TemporaryDirectory() as folder:
             page = Path(folder) / "page.md"
@@ -572,6 +582,11 @@ class Version(unittest.TestCase):
         self.assertTrue(faults_of("1.2.2", text, released=False))
         self.assertTrue(faults_of("1.2.30", text, released=False))
         self.assertTrue(faults_of("1.2.3", "no entry\n", released=False))
+
+    def test_readme(self) -> None:
+        self.assertEqual(faults_of_readme("1.2.3", "Linux; version 1.2.3; MIT\n"), [])
+        self.assertIn("1.2.2", faults_of_readme("1.2.3", "Linux; version 1.2.2; MIT\n")[0])
+        self.assertTrue(faults_of_readme("1.2.3", "Linux; MIT\n"))
 
 
 class Reference(unittest.TestCase):

@@ -13,7 +13,7 @@
 set -euo pipefail
 
 needed=(g++ make python3 doctest-dev libmbedtls-dev libssl-dev openssl)
-optional=(socat netcat-openbsd python3-anyio curl dnsmasq-base dbus-daemon wrk)
+optional=(socat netcat-openbsd python3-anyio curl dnsmasq-base dbus-daemon wrk haproxy)
 case ${1:-test} in
   test) ;;
   check)

@@ -107,6 +107,7 @@ TLS_LIBS := $(foreach e,$(ENGINES),$(libs.$e))
 # ---- files ----------------------------------------------------------------------------------------
 
 HEADER := anyio_net.hpp
+MODULE := anyio_net.cppm
 JOIN := tools/make/amalgamate.py tools/make/cpp_text.py
 PARTS := $(wildcard src/*/*.[hi]pp src/*/*/*.[hi]pp)
 ALL_TESTS := $(wildcard tests/*/test_*.cpp)
@@ -129,7 +130,7 @@ EXAMPLES := $(filter-out $(TLS_SOURCES),$(wildcard examples/*.cpp))
 PEERS := $(filter-out $(TLS_SOURCES),$(wildcard tests/peers/*.cpp))
 EXAMPLE_SUPPORT := $(wildcard examples/support/*.hpp)
 SCRIPTS := $(wildcard tests/scripts/*.sh)
-COMPILING_SCRIPTS := $(wildcard tests/scripts/packages.sh tests/scripts/same_outcome.sh tests/scripts/mistakes.sh tests/scripts/gdb.sh)
+COMPILING_SCRIPTS := $(wildcard tests/scripts/packages.sh tests/scripts/module.sh tests/scripts/same_outcome.sh tests/scripts/mistakes.sh tests/scripts/gdb.sh)
 FOLDERS := $(sort $(patsubst %/,%,$(dir $(ALL_TESTS)))) tests/support tests/support/kqueue tests/support/kqueue/sys \
   tests/peers tests/cases tests/mistakes tests/minimal tests/packages tests/preload examples examples/support bench fuzz fuzz/support
 FORMATTED := $(PARTS) $(wildcard $(foreach d,$(FOLDERS),$d/*.cpp $d/*.hpp $d/*.h))
@@ -151,11 +152,14 @@ TLS_PROGRAMS := $(foreach e,$(ENGINES),$(foreach s,$(TLS_SOURCES),$(call tls_pro
 # ---- building -------------------------------------------------------------------------------------
 
 .PHONY: all
-all: $(HEADER) ## join the parts in src/ into anyio_net.hpp (the default)
+all: $(HEADER) $(MODULE) ## join the parts in src/ into anyio_net.hpp, and list its names in anyio_net.cppm (the default)
 	@echo "$(HEADER) is ready; 'make demo' shows it, 'make test' tests it, 'make help' tells more"
 
 $(HEADER): $(PARTS) src/manifest.txt $(JOIN)
 	@$(PYTHON) tools/make/amalgamate.py
+
+$(MODULE): $(HEADER) tools/make/export_names.py tools/make/cpp_text.py
+	@$(PYTHON) tools/make/export_names.py
 
 build/include/$(HEADER): src/manifest.txt $(JOIN)
 	@$(PYTHON) tools/make/amalgamate.py --includes $@

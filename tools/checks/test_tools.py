@@ -25,6 +25,7 @@ from amalgamate import Refusal, includes, join, layers, read_parts
 from check_snippets import Snippet, is_definition, outermost, program, snippets_of, stale_copies
 from check_version import faults_of
 from cpp_text import blank
+from export_names import Name, Unknown, module_text, names_in
 from join_tests import groups_of, preamble, stands_alone, unit
 from reference_filter import seen_by_users
 from run_tests import Outcome, environment, judge, run, run_check, run_nested, show_costs
@@ -211,6 +212,67 @@ class Text(unittest.TestCase):
         self.assertEqual(blank("a/*b*/c//d").split(), ["a", "c"])
         self.assertEqual(blank("1'000 + f('a')"), "1'000 + f(' ')")
         self.assertEqual(blank('R"(\'")" + x').replace(" ", ""), '""+x')
+
+
+class Names(unittest.TestCase):
+    """export_names.py"""
+
+    def names(self, code: str) -> list[str]:
+        found = names_in("namespace anyio { inline namespace ABI {\n" + code + "\n}}\n#if ANYIO_NET_DEFINE\nint f();\n")
+        return [f"{n.namespace}::{n.name}" + (f" if {n.condition}" if n.condition else "") for n in found]
+
+    def test_what_a_declaration_introduces(self) -> None:
+        for code, name in {
+            "class [[nodiscard]] a final : public b<c> { void f(); int g() { return 1; } };": "a",
+            "template <class T = void> class a;": "a",
+            "template <class T> requires c<T> && (d<T> || !e) struct a { T t{}; };": "a",
+            "enum class a : int { x, y };": "a",
+            "using a = std::chrono::nanoseconds;": "a",
+            "template <class T> concept a = requires(T t) { t.f(); };": "a",
+            "[[nodiscard]] ANYIO_NET_FN std::pair<int, b> a(int x = f(1), b y = {}) noexcept;": "a",
+            "template <class F> auto a(F f) -> std::enable_if_t<(c<F>), int> { if (f) { return {}; } return 1; }": "a",
+            "inline constexpr std::size_t a = 1 << (2 + 3);": "a",
+            "inline constexpr b<c> a{};": "a",
+            "extern const char* a;": "a",
+            "template <class T> b<T> operator co_await(c<T>&& r) { return {}; }": "operator co_await",
+            "bool operator==(a, b);": "operator ==",
+            "constexpr int a() { return '{'; }  // }": "a",
+        }.items():
+            self.assertEqual(self.names(code), [f"anyio::{name}"], code)
+
+    def test_what_introduces_no_name(self) -> None:
+        for code in (
+            "namespace detail { int f(); class a {}; }",
+            "template <> struct a<int> { int x; };",
+            "template <class T> a(T) -> a<T>;",
+            "ANYIO_NET_FN void a::f() {}",
+            "inline a::a() : x(1), y{2} {}",
+            "class a::b { int c; };",
+            "static_assert(sizeof(int) == 4);",
+            'extern "C" { int f(); }',
+            "#define f() g()",
+        ):
+            self.assertEqual(self.names(code), [], code)
+
+    def test_conditions_and_namespaces_inside(self) -> None:
+        code = "int a();\n#if X\nint a(int);\nint b();\n#if Y\nint c();\n#else\nint d();\n#endif\n#endif\nnamespace in { int e(); }"
+        self.assertEqual(
+            self.names(code),
+            ["anyio::a", "anyio::d if (X) && (!(Y))", "anyio::c if (X) && (Y)", "anyio::b if X", "anyio::in::e"],
+        )
+
+    def test_what_is_not_understood_is_an_error(self) -> None:
+        self.assertRaises(Unknown, self.names, "what;")
+        self.assertRaises(Unknown, self.names, "int (*f)(int);")
+
+    def test_module(self) -> None:
+        text = module_text([Name("anyio", "a", ""), Name("anyio", "b", "X"), Name("anyio::in", "c", "Y")])
+        self.assertTrue(
+            text.endswith(
+                "export namespace anyio {\nusing anyio::a;\n#if X\nusing anyio::b;\n#endif\n}\n"
+                "\n#if Y\nexport namespace anyio::in {\nusing anyio::in::c;\n}\n#endif\n"
+            )
+        )
 
 
 class Units(unittest.TestCase):

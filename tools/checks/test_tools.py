@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import hashlib
 import io
 import json
 import os
@@ -13,6 +14,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tarfile
 import tempfile
 import unittest
 from pathlib import Path
@@ -21,9 +23,10 @@ from unittest import mock
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "make"))
 
 import check_cost
+import dist
 from amalgamate import Refusal, includes, join, layers, read_parts
 from check_snippets import Snippet, is_definition, outermost, program, snippets_of, stale_copies
-from check_version import faults_of
+from check_version import STATED, faults_of, stated_fault
 from cpp_text import blank
 from export_names import Name, Unknown, module_text, names_in
 from join_tests import groups_of, preamble, stands_alone, unit
@@ -628,12 +631,57 @@ class Version(unittest.TestCase):
         self.assertIn("1.2.3", faults_of("1.2.4", text, released=False)[0])
         self.assertIn("heading", faults_of("1.2.3", text, released=True)[0])
 
+    def test_files_of_package_managers(self) -> None:
+        for name, before in STATED.items():
+            text = (ROOT / name).read_text()
+            self.assertEqual(len(re.findall(f'^ *{before.strip()}', text, re.MULTILINE)), 1, name)
+            self.assertIn(name, stated_fault("99.0.0", name, text)[0])
+            self.assertEqual(stated_fault("99.0.0", name, re.sub(r'(version"?:? =? ?")[^"]*', r"\g<1>99.0.0", text)), [])
+
     def test_released(self) -> None:
         text = "# Changelog\n\n## [Unreleased]\n\n## [1.2.3] - 2026-01-31\n\n## [1.2.2] - 2025-01-31\n"
         self.assertEqual(faults_of("1.2.3", text, released=True), [])
         self.assertTrue(faults_of("1.2.2", text, released=False))
         self.assertTrue(faults_of("1.2.30", text, released=False))
         self.assertTrue(faults_of("1.2.3", "no entry\n", released=False))
+
+
+class Archive(unittest.TestCase):
+    """dist.py"""
+
+    def test_the_archive_depends_on_nothing_but_the_files(self) -> None:
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            for tree in ("a", "b"):
+                for pattern in dist.FILES:
+                    for path in ROOT.glob(pattern):
+                        copy = folder / tree / path.relative_to(ROOT)
+                        copy.parent.mkdir(parents=True, exist_ok=True)
+                        copy.write_bytes(path.read_bytes())
+                        if tree == "b":
+                            os.chmod(copy, 0o700)
+                            os.utime(copy, (1, 1))
+                subprocess.run([sys.executable, TOOLS / "dist.py", "--root", folder / tree], check=True, capture_output=True)
+            first, second = (folder / tree / "build/dist" for tree in ("a", "b"))
+            sums = (first / "SHA256SUMS").read_text()
+            self.assertEqual((second / "SHA256SUMS").read_text(), sums)
+            archive = next(first.glob("anyio_net-*.tar.gz"))
+            self.assertEqual((second / archive.name).read_bytes(), archive.read_bytes())
+            self.assertEqual(
+                dict(reversed(line.split()) for line in sums.splitlines()),
+                {f: hashlib.sha256((first / f).read_bytes()).hexdigest() for f in (archive.name, "anyio_net.hpp")},
+            )
+            with tarfile.open(archive) as tar:
+                self.assertTrue(all(member.mode == 0o644 and member.mtime == dist.MADE_IN for member in tar))
+                inside = archive.name.removesuffix(".tar.gz")
+                self.assertEqual(tar.extractfile(f"{inside}/anyio_net.hpp").read(), (ROOT / "anyio_net.hpp").read_bytes())
+            (folder / "b/LICENSE").write_text("another\n")
+            subprocess.run([sys.executable, TOOLS / "dist.py", "--root", folder / "b"], check=True, capture_output=True)
+            self.assertNotEqual((second / "SHA256SUMS").read_text(), sums)
+            (folder / "b/LICENSE").unlink()
+            self.assertEqual(
+                subprocess.run([sys.executable, TOOLS / "dist.py", "--root", folder / "b"], check=False, capture_output=True).returncode, 1
+            )
 
 
 class Reference(unittest.TestCase):

@@ -1,7 +1,8 @@
 # Installing the header and the module, for CMake and pkg-config too, for the Makefile: needs its variables HEADER and
-# MODULE. They are used as they are, so this needs neither Python nor a compiler. CMakeLists.txt installs the same files.
+# MODULE. They are used as they are, so installing needs neither Python nor a compiler. CMakeLists.txt installs the same files.
 #
 #   make install PREFIX=/usr/local DESTDIR=
+#   make dist
 #
 # The layout below the prefix is fixed: the CMake config finds the header by it, also when the prefix is moved.
 
@@ -36,6 +37,10 @@ install: ## the header, for CMake and pkg-config too, into PREFIX (/usr/local), 
 uninstall: ## remove what `make install` with the same PREFIX and DESTDIR has installed
 	@rm -f $(foreach f,$(INSTALLED),"$(ROOT_OF_INSTALL)/$f")
 	@rmdir "$(ROOT_OF_INSTALL)/share/cmake/anyio_net" "$(ROOT_OF_INSTALL)/share/doc/anyio_net" 2>/dev/null || true
+
+.PHONY: dist
+dist: $(HEADER) $(MODULE) ## the archive of a release, build/dist/anyio_net-VERSION.tar.gz, with checksums
+	@$(PYTHON) tools/make/dist.py
 
 .PHONY: version
 version: ## print the version

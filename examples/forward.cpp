@@ -69,14 +69,20 @@ static anyio::task<> forward(anyio::tcp_stream client, const place& target, head
   co_await anyio::relay(client, server);
 }
 
-static anyio::task<> program(const place& own, const place& target, headers use) {
-  auto listener = co_await anyio::create_tcp_listener({.local_host = own.host, .local_port = own.port});
+static anyio::task<> announce(const anyio::tcp_listener& listener) {
   for (const auto& local : listener.local_endpoints())
     std::cout << "listening on " << local.to_string() << std::endl;
+  co_return;
+}
+
+static anyio::task<> program(const place& own, const place& target, headers use) {
+  auto listener = co_await anyio::create_tcp_listener({.local_host = own.host, .local_port = own.port});
   complaints complain("forward");
-  co_await anyio::serve_until_interrupted(
+  auto serving = anyio::serve_until_interrupted(
       listener, [&](anyio::tcp_stream client) { return forward(std::move(client), target, use); },
       [&](const anyio::error& e) { complain(e); }, {.grace = 2s});
+  co_await anyio::when_all(std::move(serving),
+                           announce(listener));  // Ctrl-C works once the address is printed
 }
 
 int main(int argc, char** argv) {

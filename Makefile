@@ -107,6 +107,7 @@ TLS_LIBS := $(foreach e,$(ENGINES),$(libs.$e))
 # ---- files ----------------------------------------------------------------------------------------
 
 HEADER := anyio_net.hpp
+MODULE := anyio_net.cppm
 JOIN := tools/make/amalgamate.py tools/make/cpp_text.py
 PARTS := $(wildcard src/*/*.[hi]pp src/*/*/*.[hi]pp)
 ALL_TESTS := $(wildcard tests/*/test_*.cpp)
@@ -129,9 +130,10 @@ EXAMPLES := $(filter-out $(TLS_SOURCES),$(wildcard examples/*.cpp))
 PEERS := $(filter-out $(TLS_SOURCES),$(wildcard tests/peers/*.cpp))
 EXAMPLE_SUPPORT := $(wildcard examples/support/*.hpp)
 SCRIPTS := $(wildcard tests/scripts/*.sh)
-COMPILING_SCRIPTS := $(wildcard tests/scripts/packages.sh tests/scripts/same_outcome.sh tests/scripts/mistakes.sh tests/scripts/gdb.sh)
+COMPILING_SCRIPTS := $(wildcard tests/scripts/packages.sh tests/scripts/module.sh tests/scripts/same_outcome.sh tests/scripts/mistakes.sh tests/scripts/gdb.sh)
 FOLDERS := $(sort $(patsubst %/,%,$(dir $(ALL_TESTS)))) tests/support tests/support/kqueue tests/support/kqueue/sys \
-  tests/peers tests/cases tests/mistakes tests/minimal tests/packages tests/preload examples examples/support bench fuzz fuzz/support
+  tests/peers tests/cases tests/mistakes tests/minimal tests/packages tests/preload examples examples/support examples/bridges bench fuzz \
+  fuzz/support
 FORMATTED := $(PARTS) $(wildcard $(foreach d,$(FOLDERS),$d/*.cpp $d/*.hpp $d/*.h))
 
 # Several test files are compiled at once, in units of about JOIN_LINES lines each; with JOIN_LINES= each file by itself. One whose
@@ -143,7 +145,12 @@ UNITS := $(if $(and $(JOIN_LINES),$(filter %/run_tests,$(MAKECMDGOALS))),$(shell
 UNITS := $(or $(strip $(UNITS)),$(TESTS))
 # The definitions take long: they come first.
 OBJECTS := $(patsubst $(BUILD)/$(BUILD)/%,$(BUILD)/%,$(patsubst %.cpp,$(BUILD)/%.o,$(wildcard tests/support/*.cpp) $(UNITS))) $(KQUEUE)
-PROGRAMS := $(patsubst %.cpp,$(BUILD)/%,$(EXAMPLES) $(PEERS))
+# Bridges to other libraries are built where those are.
+has_package = $(shell pkg-config --exists $1 2>/dev/null && echo $1)
+BRIDGES := $(if $(filter gcc clang gcc-asan clang-asan,$(MODE)),$(patsubst %,examples/bridges/%.cpp,foreign_coroutine sender \
+  $(if $(wildcard /usr/include/asio/awaitable.hpp),with_asio) $(if $(call has_package,libuv),with_libuv) \
+  $(if $(call has_package,glib-2.0),with_glib)))
+PROGRAMS := $(patsubst %.cpp,$(BUILD)/%,$(EXAMPLES) $(BRIDGES) $(PEERS))
 # examples/x.cpp is built once for each TLS library: examples-openssl/x
 tls_program = $(BUILD)/$(patsubst %/,%-$2,$(dir $1))/$(basename $(notdir $1))
 TLS_PROGRAMS := $(foreach e,$(ENGINES),$(foreach s,$(TLS_SOURCES),$(call tls_program,$s,$e)))
@@ -151,11 +158,14 @@ TLS_PROGRAMS := $(foreach e,$(ENGINES),$(foreach s,$(TLS_SOURCES),$(call tls_pro
 # ---- building -------------------------------------------------------------------------------------
 
 .PHONY: all
-all: $(HEADER) ## join the parts in src/ into anyio_net.hpp (the default)
+all: $(HEADER) $(MODULE) ## join the parts in src/ into anyio_net.hpp, and list its names in anyio_net.cppm (the default)
 	@echo "$(HEADER) is ready; 'make demo' shows it, 'make test' tests it, 'make help' tells more"
 
 $(HEADER): $(PARTS) src/manifest.txt $(JOIN)
 	@$(PYTHON) tools/make/amalgamate.py
+
+$(MODULE): $(HEADER) tools/make/export_names.py tools/make/cpp_text.py
+	@$(PYTHON) tools/make/export_names.py
 
 build/include/$(HEADER): src/manifest.txt $(JOIN)
 	@$(PYTHON) tools/make/amalgamate.py --includes $@
@@ -200,6 +210,13 @@ $(PROGRAMS:=.o): private MACROS := $(call with_precompiled,)
 $(PROGRAMS:=.o): $(call precompiled,)
 $(PROGRAMS): %: %.o $(DEFINITIONS) $(KQUEUE)
 	@$(COMPILE) $^ $(LDFLAGS) $(PROGRAM_LIBS) $(LDLIBS) -o $@
+
+define bridge_rule
+$(BUILD)/examples/bridges/$1.o: private CPPFLAGS += $$(shell pkg-config --cflags $2)
+$(BUILD)/examples/bridges/$1: private LDLIBS += $$(shell pkg-config --libs $2)
+endef
+$(eval $(call bridge_rule,with_libuv,libuv))
+$(eval $(call bridge_rule,with_glib,glib-2.0))
 
 define tls_program_rule
 $(call tls_program,$1,$2): private MACROS := $(call with_precompiled,-$2) $(macro.$2)

@@ -1,7 +1,11 @@
 # find_package(anyio_net [COMPONENTS openssl mbedtls]); the targets are told in anyio_net-targets.cmake.
-# Lies in <prefix>/share/cmake/anyio_net, wherever the prefix has been moved to.
+# Lies in <prefix>/share/cmake/anyio_net, or in <prefix>/share/anyio_net, where vcpkg wants it, wherever the prefix has
+# been moved to.
 cmake_policy(VERSION 3.12...3.31)  # find_package keeps it to this file
 get_filename_component(anyio_net_include_dir "${CMAKE_CURRENT_LIST_DIR}/../../../include" ABSOLUTE)
+if(NOT EXISTS "${anyio_net_include_dir}/anyio_net.hpp")
+  get_filename_component(anyio_net_include_dir "${CMAKE_CURRENT_LIST_DIR}/../../include" ABSOLUTE)
+endif()
 set(anyio_net_components ${anyio_net_FIND_COMPONENTS})
 include("${CMAKE_CURRENT_LIST_DIR}/anyio_net-targets.cmake")
 

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The header is installed, and a consumer finds it in every way: pkg-config, CMake's find_package,
-# add_subdirectory and FetchContent, each with the TLS libraries. `make uninstall` leaves nothing.
+# add_subdirectory and FetchContent, Meson, each with the TLS libraries; the port for vcpkg and the recipe for Conan.
+# `make uninstall` leaves nothing.
 set -eEuo pipefail
 ulimit -c 0
 cd "$(dirname "$0")/../.."
@@ -46,6 +47,36 @@ cmake --install "$work/own" --prefix "$work/by_cmake" >>"$work/own.log"
 sed -i "s|$work/by_cmake|$installed|" "$work"/by_cmake/share/pkgconfig/*.pc
 diff -r "$installed" "$work/by_cmake"
 
+# The archive of a release: what follows uses its files where it can.
+make --silent dist >"$work/dist.log"
+(cd build/dist && sha256sum --quiet -c SHA256SUMS)
+tar -xf "build/dist/anyio_net-$version.tar.gz" -C "$work"
+archive=$work/anyio_net-$version
+
+# Meson: it installs equal files, and a consumer has the archive as a subproject.
+if command -v meson >/dev/null; then
+  meson setup "$work/by_meson" "$archive" --prefix "$installed" >"$work/meson.log" 2>&1
+  DESTDIR="$work/staged" meson install -C "$work/by_meson" >>"$work/meson.log"
+  diff -r "$installed" "$work/staged$installed"
+  mkdir -p "$work/meson/subprojects"
+  cp tests/packages/meson/meson.build tests/packages/consumer.cpp "$work/meson/"
+  ln -s "$archive" "$work/meson/subprojects/anyio_net"
+  meson setup "$work/meson/build" "$work/meson" -Danyio_net:openssl=enabled -Danyio_net:mbedtls=enabled >>"$work/meson.log" 2>&1
+  ninja -C "$work/meson/build" uses_openssl >>"$work/meson.log"
+  prints "$work/meson/build/uses_openssl" openssl
+else
+  echo "skipped: meson is not here"
+fi
+
+# Conan: its recipes are Python.
+PYTHONPYCACHEPREFIX=$work python3 -m py_compile packaging/conan/conanfile.py packaging/conan/test_package/conanfile.py
+if command -v conan >/dev/null; then
+  CONAN_HOME=$work/conan conan profile detect >"$work/conan.log" 2>&1
+  CONAN_HOME=$work/conan conan create packaging/conan -s compiler.cppstd=20 >>"$work/conan.log" 2>&1
+else
+  echo "skipped: conan is not here"
+fi
+
 # pkg-config
 export PKG_CONFIG_PATH=$installed/share/pkgconfig
 [[ $(pkg-config --modversion anyio_net) == "$version" ]] || fail "pkg-config gives another version"
@@ -69,7 +100,14 @@ by_cmake() {
 mv "$installed" "$work/moved"
 by_cmake find_package find_package "anyio_net openssl mbedtls" -DCMAKE_PREFIX_PATH="$work/moved"
 by_cmake add_subdirectory add_subdirectory "openssl" -DSOURCE="$source"
-by_cmake fetched_folder FetchContent "mbedtls" -DFETCHCONTENT_SOURCE_DIR_ANYIO_NET="$source"
+by_cmake fetched_folder FetchContent "mbedtls" -DFETCHCONTENT_SOURCE_DIR_ANYIO_NET="$archive"
+
+# vcpkg: the port puts everything where CMake and pkg-config find it.
+cmake -DPACKAGE="$work/vcpkg" -DBUILD="$work/vcpkg_build" -DFEATURES=openssl -P tests/packages/vcpkg.cmake >"$work/vcpkg.log" 2>&1
+cmake -S tests/packages -B "$work/uses_vcpkg" -G Ninja -DWAY=find_package -DCMAKE_PREFIX_PATH="$work/vcpkg" >>"$work/vcpkg.log" 2>&1
+grep -q "$work/vcpkg/include" "$work/uses_vcpkg/build.ninja" || fail "the header of the vcpkg port is not found"
+[[ $(files "$work/vcpkg/share/pkgconfig" | xargs) == "./anyio_net-openssl.pc ./anyio_net.pc" ]] || fail "the port leaves a feature that is off"
+(export PKG_CONFIG_PATH=$work/vcpkg/share/pkgconfig && pkg-config --cflags anyio_net-openssl | grep -q -- '-DANYIO_NET_OPENSSL')
 
 # A missing requirement is reported, also to a project of an old CMake: a version that does not match, an
 # unknown component.
@@ -96,4 +134,4 @@ in_repository commit -qm "what is installed"
 by_cmake fetched_repository FetchContent "anyio_net" -DREPOSITORY="file://$work/repository" \
   -DCOMMIT="$(in_repository rev-parse HEAD)"
 
-echo "packages: pkg-config, find_package, add_subdirectory and FetchContent find $version"
+echo "packages: pkg-config, find_package, add_subdirectory, FetchContent and the port for vcpkg find $version"

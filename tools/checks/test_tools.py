@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import hashlib
 import io
 import json
 import os
@@ -13,6 +14,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tarfile
 import tempfile
 import unittest
 from pathlib import Path
@@ -21,10 +23,12 @@ from unittest import mock
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "make"))
 
 import check_cost
+import dist
 from amalgamate import Refusal, includes, join, layers, read_parts
 from check_snippets import Snippet, dead_links, is_definition, outermost, program, snippets_of, stale_copies
-from check_version import faults_of, faults_of_readme
+from check_version import STATED, faults_of, faults_of_readme, stated_fault
 from cpp_text import blank
+from export_names import Name, Unknown, module_text, names_in
 from join_tests import groups_of, preamble, stands_alone, unit
 from reference_filter import seen_by_users
 from run_tests import Outcome, environment, judge, run, run_check, run_nested, show_costs
@@ -211,6 +215,67 @@ class Text(unittest.TestCase):
         self.assertEqual(blank("a/*b*/c//d").split(), ["a", "c"])
         self.assertEqual(blank("1'000 + f('a')"), "1'000 + f(' ')")
         self.assertEqual(blank('R"(\'")" + x').replace(" ", ""), '""+x')
+
+
+class Names(unittest.TestCase):
+    """export_names.py"""
+
+    def names(self, code: str) -> list[str]:
+        found = names_in("namespace anyio { inline namespace ABI {\n" + code + "\n}}\n#if ANYIO_NET_DEFINE\nint f();\n")
+        return [f"{n.namespace}::{n.name}" + (f" if {n.condition}" if n.condition else "") for n in found]
+
+    def test_what_a_declaration_introduces(self) -> None:
+        for code, name in {
+            "class [[nodiscard]] a final : public b<c> { void f(); int g() { return 1; } };": "a",
+            "template <class T = void> class a;": "a",
+            "template <class T> requires c<T> && (d<T> || !e) struct a { T t{}; };": "a",
+            "enum class a : int { x, y };": "a",
+            "using a = std::chrono::nanoseconds;": "a",
+            "template <class T> concept a = requires(T t) { t.f(); };": "a",
+            "[[nodiscard]] ANYIO_NET_FN std::pair<int, b> a(int x = f(1), b y = {}) noexcept;": "a",
+            "template <class F> auto a(F f) -> std::enable_if_t<(c<F>), int> { if (f) { return {}; } return 1; }": "a",
+            "inline constexpr std::size_t a = 1 << (2 + 3);": "a",
+            "inline constexpr b<c> a{};": "a",
+            "extern const char* a;": "a",
+            "template <class T> b<T> operator co_await(c<T>&& r) { return {}; }": "operator co_await",
+            "bool operator==(a, b);": "operator ==",
+            "constexpr int a() { return '{'; }  // }": "a",
+        }.items():
+            self.assertEqual(self.names(code), [f"anyio::{name}"], code)
+
+    def test_what_introduces_no_name(self) -> None:
+        for code in (
+            "namespace detail { int f(); class a {}; }",
+            "template <> struct a<int> { int x; };",
+            "template <class T> a(T) -> a<T>;",
+            "ANYIO_NET_FN void a::f() {}",
+            "inline a::a() : x(1), y{2} {}",
+            "class a::b { int c; };",
+            "static_assert(sizeof(int) == 4);",
+            'extern "C" { int f(); }',
+            "#define f() g()",
+        ):
+            self.assertEqual(self.names(code), [], code)
+
+    def test_conditions_and_namespaces_inside(self) -> None:
+        code = "int a();\n#if X\nint a(int);\nint b();\n#if Y\nint c();\n#else\nint d();\n#endif\n#endif\nnamespace in { int e(); }"
+        self.assertEqual(
+            self.names(code),
+            ["anyio::a", "anyio::d if (X) && (!(Y))", "anyio::c if (X) && (Y)", "anyio::b if X", "anyio::in::e"],
+        )
+
+    def test_what_is_not_understood_is_an_error(self) -> None:
+        self.assertRaises(Unknown, self.names, "what;")
+        self.assertRaises(Unknown, self.names, "int (*f)(int);")
+
+    def test_module(self) -> None:
+        text = module_text([Name("anyio", "a", ""), Name("anyio", "b", "X"), Name("anyio::in", "c", "Y")])
+        self.assertTrue(
+            text.endswith(
+                "export namespace anyio {\nusing anyio::a;\n#if X\nusing anyio::b;\n#endif\n}\n"
+                "\n#if Y\nexport namespace anyio::in {\nusing anyio::in::c;\n}\n#endif\n"
+            )
+        )
 
 
 class Units(unittest.TestCase):
@@ -576,6 +641,13 @@ class Version(unittest.TestCase):
         self.assertIn("1.2.3", faults_of("1.2.4", text, released=False)[0])
         self.assertIn("heading", faults_of("1.2.3", text, released=True)[0])
 
+    def test_files_of_package_managers(self) -> None:
+        for name, before in STATED.items():
+            text = (ROOT / name).read_text()
+            self.assertEqual(len(re.findall(f'^ *{before.strip()}', text, re.MULTILINE)), 1, name)
+            self.assertIn(name, stated_fault("99.0.0", name, text)[0])
+            self.assertEqual(stated_fault("99.0.0", name, re.sub(r'(version"?:? =? ?")[^"]*', r"\g<1>99.0.0", text)), [])
+
     def test_released(self) -> None:
         text = "# Changelog\n\n## [Unreleased]\n\n## [1.2.3] - 2026-01-31\n\n## [1.2.2] - 2025-01-31\n"
         self.assertEqual(faults_of("1.2.3", text, released=True), [])
@@ -587,6 +659,44 @@ class Version(unittest.TestCase):
         self.assertEqual(faults_of_readme("1.2.3", "Linux; version 1.2.3; MIT\n"), [])
         self.assertIn("1.2.2", faults_of_readme("1.2.3", "Linux; version 1.2.2; MIT\n")[0])
         self.assertTrue(faults_of_readme("1.2.3", "Linux; MIT\n"))
+
+
+class Archive(unittest.TestCase):
+    """dist.py"""
+
+    def test_the_archive_depends_on_nothing_but_the_files(self) -> None:
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            for tree in ("a", "b"):
+                for pattern in dist.FILES:
+                    for path in ROOT.glob(pattern):
+                        copy = folder / tree / path.relative_to(ROOT)
+                        copy.parent.mkdir(parents=True, exist_ok=True)
+                        copy.write_bytes(path.read_bytes())
+                        if tree == "b":
+                            os.chmod(copy, 0o700)
+                            os.utime(copy, (1, 1))
+                subprocess.run([sys.executable, TOOLS / "dist.py", "--root", folder / tree], check=True, capture_output=True)
+            first, second = (folder / tree / "build/dist" for tree in ("a", "b"))
+            sums = (first / "SHA256SUMS").read_text()
+            self.assertEqual((second / "SHA256SUMS").read_text(), sums)
+            archive = next(first.glob("anyio_net-*.tar.gz"))
+            self.assertEqual((second / archive.name).read_bytes(), archive.read_bytes())
+            self.assertEqual(
+                dict(reversed(line.split()) for line in sums.splitlines()),
+                {f: hashlib.sha256((first / f).read_bytes()).hexdigest() for f in (archive.name, "anyio_net.hpp")},
+            )
+            with tarfile.open(archive) as tar:
+                self.assertTrue(all(member.mode == 0o644 and member.mtime == dist.MADE_IN for member in tar))
+                inside = archive.name.removesuffix(".tar.gz")
+                self.assertEqual(tar.extractfile(f"{inside}/anyio_net.hpp").read(), (ROOT / "anyio_net.hpp").read_bytes())
+            (folder / "b/LICENSE").write_text("another\n")
+            subprocess.run([sys.executable, TOOLS / "dist.py", "--root", folder / "b"], check=True, capture_output=True)
+            self.assertNotEqual((second / "SHA256SUMS").read_text(), sums)
+            (folder / "b/LICENSE").unlink()
+            self.assertEqual(
+                subprocess.run([sys.executable, TOOLS / "dist.py", "--root", folder / "b"], check=False, capture_output=True).returncode, 1
+            )
 
 
 class Reference(unittest.TestCase):

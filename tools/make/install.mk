@@ -1,7 +1,8 @@
-# Installing the header, for CMake and pkg-config too, for the Makefile: needs its variable HEADER. The header is used as
-# it is, so this needs neither Python nor a compiler. CMakeLists.txt installs the same files.
+# Installing the header and the module, for CMake and pkg-config too, for the Makefile: needs its variables HEADER and
+# MODULE. They are used as they are, so installing needs neither Python nor a compiler. CMakeLists.txt installs the same files.
 #
 #   make install PREFIX=/usr/local DESTDIR=
+#   make dist
 #
 # The layout below the prefix is fixed: the CMake config finds the header by it, also when the prefix is moved.
 
@@ -15,13 +16,13 @@ VERSION = $(call VERSION_NUMBER,MAJOR).$(call VERSION_NUMBER,MINOR).$(call VERSI
 # The path is written into files that are read elsewhere.
 ABSOLUTE_PREFIX = $(if $(filter /%,$(PREFIX)),$(PREFIX),$(error PREFIX is an absolute path, not '$(PREFIX)'))
 ROOT_OF_INSTALL = $(DESTDIR)$(ABSOLUTE_PREFIX)
-INSTALLED = include/$(HEADER) $(PC_FILES:%=share/pkgconfig/%) $(CMAKE_TARGETS:cmake/%=share/cmake/anyio_net/%) \
+INSTALLED = include/$(HEADER) include/$(MODULE) $(PC_FILES:%=share/pkgconfig/%) $(CMAKE_TARGETS:cmake/%=share/cmake/anyio_net/%) \
   share/cmake/anyio_net/anyio_net-config-version.cmake share/doc/anyio_net/LICENSE
 
 .PHONY: install
 install: ## the header, for CMake and pkg-config too, into PREFIX (/usr/local), below DESTDIR
 	@$(INSTALL) -d $(foreach d,include share/pkgconfig share/cmake/anyio_net share/doc/anyio_net,"$(ROOT_OF_INSTALL)/$d")
-	@$(INSTALL) -m 644 $(HEADER) "$(ROOT_OF_INSTALL)/include/"
+	@$(INSTALL) -m 644 $(HEADER) $(MODULE) "$(ROOT_OF_INSTALL)/include/"
 	@$(INSTALL) -m 644 $(CMAKE_TARGETS) "$(ROOT_OF_INSTALL)/share/cmake/anyio_net/"
 	@$(INSTALL) -m 644 LICENSE "$(ROOT_OF_INSTALL)/share/doc/anyio_net/"
 	@set -e; fill() { \
@@ -36,6 +37,10 @@ install: ## the header, for CMake and pkg-config too, into PREFIX (/usr/local), 
 uninstall: ## remove what `make install` with the same PREFIX and DESTDIR has installed
 	@rm -f $(foreach f,$(INSTALLED),"$(ROOT_OF_INSTALL)/$f")
 	@rmdir "$(ROOT_OF_INSTALL)/share/cmake/anyio_net" "$(ROOT_OF_INSTALL)/share/doc/anyio_net" 2>/dev/null || true
+
+.PHONY: dist
+dist: $(HEADER) $(MODULE) ## the archive of a release, build/dist/anyio_net-VERSION.tar.gz, with checksums
+	@$(PYTHON) tools/make/dist.py
 
 .PHONY: version
 version: ## print the version

@@ -47,7 +47,11 @@ static std::optional<place> parse_place(std::string_view text, std::string_view 
 
 static anyio::task<> forward(anyio::tcp_stream client, const place& target) {
   anyio::tcp_stream server = co_await anyio::connect_tcp(target.host, target.port);
-  co_await anyio::relay(client, server);
+  const auto relayed = co_await anyio::as_result(anyio::relay(client, server));
+  if (relayed) co_return;
+  client.abort();  // an orderly end would make what was cut off look complete
+  server.abort();
+  co_await relayed;
 }
 
 static anyio::task<> program(const place& own, const place& target) {

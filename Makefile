@@ -130,10 +130,11 @@ EXAMPLES := $(filter-out $(TLS_SOURCES),$(wildcard examples/*.cpp))
 PEERS := $(filter-out $(TLS_SOURCES),$(wildcard tests/peers/*.cpp))
 EXAMPLE_SUPPORT := $(wildcard examples/support/*.hpp)
 SCRIPTS := $(wildcard tests/scripts/*.sh)
-COMPILING_SCRIPTS := $(wildcard tests/scripts/packages.sh tests/scripts/module.sh tests/scripts/same_outcome.sh tests/scripts/mistakes.sh tests/scripts/gdb.sh)
+COMPILING_SCRIPTS := $(wildcard tests/scripts/packages.sh tests/scripts/module.sh tests/scripts/same_outcome.sh tests/scripts/mistakes.sh \
+  tests/scripts/gdb.sh tests/scripts/foreign_protocol.sh)
 FOLDERS := $(sort $(patsubst %/,%,$(dir $(ALL_TESTS)))) tests/support tests/support/kqueue tests/support/kqueue/sys \
-  tests/peers tests/cases tests/mistakes tests/minimal tests/packages tests/preload examples examples/support examples/bridges bench fuzz \
-  fuzz/support
+  tests/peers tests/cases tests/mistakes tests/minimal tests/packages tests/preload tests/foreign examples examples/support \
+  examples/bridges bench fuzz fuzz/support
 FORMATTED := $(PARTS) $(wildcard $(foreach d,$(FOLDERS),$d/*.cpp $d/*.hpp $d/*.h))
 
 # Several test files are compiled at once, in units of about JOIN_LINES lines each; with JOIN_LINES= each file by itself. One whose

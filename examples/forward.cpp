@@ -66,7 +66,11 @@ static anyio::task<> forward(anyio::tcp_stream client, const place& target, head
   anyio::tcp_stream server = co_await anyio::connect_tcp(target.host, target.port);
   if (use.send) co_await server.send(proxy_protocol::header(*use.send, addresses));
   co_await server.send(in.buffer());  // what came with the header
-  co_await anyio::relay(client, server);
+  const auto relayed = co_await anyio::as_result(anyio::relay(client, server));
+  if (relayed) co_return;
+  client.abort();  // an orderly end would make what was cut off look complete
+  server.abort();
+  co_await relayed;
 }
 
 static anyio::task<> announce(const anyio::tcp_listener& listener) {

@@ -1,9 +1,12 @@
-// Reads by length and by delimiter from the same bytes in two chunkings return equal results, which are those
-// of a model without chunks: limits are honoured, a failed or cancelled read keeps every byte, and bytes read
-// ahead are in `buffer()`. Only a delimiter beyond the limit depends on the bytes read ahead, and so on
-// chunks; the model takes them from `buffer()` before the call.
+// Reads by length, by delimiter and of integers from the same bytes in two chunkings return equal results,
+// which are those of a model without chunks: limits are honoured, a failed or cancelled read keeps every
+// byte, and bytes read ahead are in `buffer()`. Only a delimiter beyond the limit depends on the bytes read
+// ahead, and so on chunks; the model takes them from `buffer()` before the call.
 #include <algorithm>
+#include <bit>
 #include <chrono>
+#include <cstdint>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -49,7 +52,7 @@ class reading {
   [[nodiscard]] std::string_view rest() const noexcept { return all_.substr(place_); }
 
   anyio::task<> call(anyio::buffered_stream& s) {
-    const unsigned what = program_.byte() % 6;
+    const unsigned what = program_.byte() % 8;
     const std::size_t before = s.buffer().size();
     FUZZ_CHECK(rest().starts_with(s.buffer()));
     switch (what) {
@@ -77,6 +80,8 @@ class reading {
         co_await exactly_quietly(s, most - got.size());
         break;
       }
+      case 6: co_await number(s, false); break;
+      case 7: co_await number(s, true); break;
     }
     FUZZ_CHECK(rest().starts_with(s.buffer()));
   }
@@ -108,6 +113,46 @@ class reading {
     FUZZ_CHECK(r.has_value() == (size <= rest().size()));
     if (!r) co_return check_end(s, r.error());
     take(room);
+  }
+  /// Of any type, in either order of bytes, and cancelled after a while or not.
+  anyio::task<> number(anyio::buffered_stream& s, bool cancelled) {
+    const unsigned which = program_.byte();
+    const std::endian order = (which & 8) != 0 ? std::endian::little : std::endian::big;
+    const auto limit = std::chrono::microseconds(cancelled ? program_.byte() : 0);
+    switch (which & 7) {
+      case 0: co_await number_of<std::uint8_t>(s, order, cancelled, limit); break;
+      case 1: co_await number_of<std::uint16_t>(s, order, cancelled, limit); break;
+      case 2: co_await number_of<std::uint32_t>(s, order, cancelled, limit); break;
+      case 3: co_await number_of<std::uint64_t>(s, order, cancelled, limit); break;
+      case 4: co_await number_of<std::int8_t>(s, order, cancelled, limit); break;
+      case 5: co_await number_of<std::int16_t>(s, order, cancelled, limit); break;
+      case 6: co_await number_of<std::int32_t>(s, order, cancelled, limit); break;
+      case 7: co_await number_of<std::int64_t>(s, order, cancelled, limit); break;
+    }
+  }
+  template <class Int>
+  anyio::task<> number_of(anyio::buffered_stream& s, std::endian order, bool cancelled,
+                          std::chrono::microseconds limit) {
+    if (cancelled) {
+      auto r = co_await anyio::as_result(anyio::move_on_after(limit, s.receive_int<Int>(order)));
+      if (!r || *r) check_number<Int>(s, r ? anyio::result<Int>(**r) : r.error(), order);
+      if (!r || *r) co_return;
+    }
+    const auto r = co_await anyio::as_result(s.receive_int<Int>(order));
+    check_number<Int>(s, r, order);
+  }
+  template <class Int>
+  void check_number(const anyio::buffered_stream& s, const anyio::result<Int>& r, std::endian order) {
+    note(r ? std::to_string(*r) : std::string(anyio::to_string(r.error().code())));
+    FUZZ_CHECK(r.has_value() == (sizeof(Int) <= rest().size()));
+    if (!r) return check_end(s, r.error());
+    std::uint64_t bits = 0;
+    for (std::size_t i = 0; i < sizeof(Int); ++i) {
+      const auto byte = static_cast<unsigned char>(rest()[i]);
+      bits |= std::uint64_t{byte} << 8 * (order == std::endian::big ? sizeof(Int) - 1 - i : i);
+    }
+    FUZZ_CHECK(*r == static_cast<Int>(bits));
+    place_ += sizeof(Int);
   }
   anyio::task<> line(anyio::buffered_stream& s, std::size_t most) {
     const std::size_t before = s.buffer().size();

@@ -112,6 +112,10 @@ def buffered() -> None:
     one("delimiter-across-chunks", "xxaabyyaab" * 3, [1, 60, 1] * 6, [4, 3, 3], [7, 2, 9])
     one("limit-met", "a" * 40 + "\n" + "b" * 10 + "\n", [0, 20, 2, 30, 0, 20, 0, 20], [5] * 9, [0])
     one("exact-then-incomplete", "0123456789", [2, 4, 3, 3, 2, 9, 3, 3], [2] * 5, [9])
+    one("numbers-in-both-orders", "0123456789" * 4, [6, 0, 6, 1, 6, 2, 6, 3, 6, 8 + 2, 6, 8 + 7, 6, 4, 6, 3],
+        [1] * 40, [7] * 9)
+    one("number-then-incomplete", "abcdefg", [6, 2, 6, 3, 6, 1, 6, 0, 6, 0], [3] * 3, [2] * 5)
+    one("given-up-numbers", "0123456789" * 3, [7, 3, 2, 7, 11, 30, 7, 2, 255, 0, 60], [3] * 10, [1] * 30)
     one("given-up-loses-nothing", "0123456789" * 3, [4, 2, 25, 5, 3, 2, 10], [3] * 9, [1] * 9)
 
 
@@ -160,6 +164,55 @@ def control() -> None:
     write("control", "253-and-254", start, [0, 30, 1, 253], [10] * 253, take, [0, 30, 1, 254], [10] * 254)
     write("control", "given-up", start, [11, 5, 1], send, take)
     write("control", "short-io", [0], faulty(SHORT | BLOCK, 2, 128), send, take, send, take, take, noise(30))
+
+
+def take_fds() -> None:
+    def start(kinds: int = 0, often: int = 0, share: int = 0, most: int = 60) -> list[int]:
+        return faulty(kinds, often, share) + [most - 1]
+
+    bytes_, one, three, take = [0, 19, 0], [1, 0, 9, 0], [1, 2, 9, 0], [9]
+    exactly, into, receive, line, number, view = (lambda n: [3, 3, n]), (lambda n: [4, 3, n]), \
+        (lambda n: [5, 3, n - 1]), [6, 3, 255], [7, 3], [8, 3]
+    every = one + exactly(10) + take + one + into(10) + take + one + receive(10) + take + one + view + take + one \
+        + number + take + exactly(6) + take
+    write("take_fds", "every-kind-of-read", start(), every)
+    write("take_fds", "bytes-between", start(), bytes_, one, bytes_, three, exactly(20), take, exactly(10), take,
+          exactly(20), take, exactly(10), take)
+    write("take_fds", "line-by-line", start(), [0, 19, 1], [1, 0, 9, 1], [0, 19, 1], [1, 0, 9, 1], (line + take) * 4)
+    write("take_fds", "in-the-middle-of-a-message", start(), three, exactly(3), take, bytes_, exactly(4), take, number)
+    write("take_fds", "taken-late", start(), one, one, three, exactly(30), take)
+    write("take_fds", "read-ahead", start(), [0, 2, 0], one, receive(1), take, receive(2), take, receive(9), take)
+    write("take_fds", "given-up", start(), one, [3, 0, 30], take, one, [3, 1, 30], take, exactly(20), take)
+    write("take_fds", "too-many", start(most=3), three, exactly(10), one, exactly(10), take)
+    write("take_fds", "253-at-once", start(most=256), [2, 253, 9, 0], exactly(10), take)
+    write("take_fds", "large-messages", start(), [1, 1, 131, 0] * 3, exactly(133), take, [3, 3, 132] * 2, take)
+    write("take_fds", "closed-before-they-are-taken", start(), one, [10], exactly(10), take)
+    tail = noise(200)
+    write("take_fds", "all-faults", start(SHORT | BLOCK | INTERRUPT, 2, 160), every, [0, 19, 1], every, tail)
+    write("take_fds", "resets", start(RESET | SHORT, 3, 160), every, every, tail)
+
+
+def send_queue() -> None:
+    memory, unix, tcp = 0, 1, 2
+    add, wait, flush, pause = (lambda n: [0, n]), (lambda n, limit=0: [2, n, limit]), [4, 255], (lambda n: [5, n])
+    slow, fast, toggle, second, close = [6, 250], [6, 0], [7], [8], [9, 0]
+    program = add(30) + wait(40) + wait(50, 9) + add(10) + pause(1) + flush + wait(0) + add(0) + pause(9)
+    for name, kind in {"memory": [memory, 100], "unix": [unix], "tcp": [tcp]}.items():
+        start = faulty(0, 0, 0) + kind
+        write("send_queue", name, start, [100], program)
+        write("send_queue", name + "-one-at-a-time", start, [0], program)
+        write("send_queue", name + "-all-faults", faulty(SHORT | BLOCK | INTERRUPT | LATENCY, 2, 160), kind, [200],
+              program * 3, noise(240))
+    write("send_queue", "run-is-continued", faulty(0, 0, 0), [memory, 7, 60], slow, program, toggle, pause(9), add(5),
+          toggle, pause(9), toggle, toggle, second, fast, program)
+    write("send_queue", "sends-given-up", faulty(0, 0, 0), [memory, 7, 60], slow, wait(50, 1), wait(50, 3), wait(9, 5),
+          wait(60), pause(50), fast, program)
+    write("send_queue", "closed", faulty(0, 0, 0), [unix, 60], slow, program, close, program, toggle, program)
+    write("send_queue", "reset", faulty(RESET, 3, 160), [tcp, 200], program * 3, noise(160))
+    write("send_queue", "large-messages", faulty(0, 0, 0), [tcp, 200], slow, (add(131) + wait(131)) * 8, flush,
+          pause(200))
+    # After 80 calls one flag: the queue ends before its operations.
+    write("send_queue", "outlived", faulty(0, 0, 0), [memory, 7, 60], slow, program, pause(1) * (80 - 10), [1])
 
 
 def datagram() -> None:
@@ -309,6 +362,6 @@ def sim_system() -> None:
 
 
 if __name__ == "__main__":
-    for make in (api, stream_pair, buffered, address, control, datagram, timers, happy_eyeballs, listener, protocol,
-                 http, tls, sim_system):
+    for make in (api, stream_pair, buffered, address, control, take_fds, send_queue, datagram, timers, happy_eyeballs,
+                 listener, protocol, http, tls, sim_system):
         make()

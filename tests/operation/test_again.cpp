@@ -3,9 +3,13 @@
 
 #include <doctest/doctest.h>
 
+#include <bit>
+#include <chrono>
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include <fcntl.h>
 #include <sys/socket.h>
@@ -104,6 +108,157 @@ task<> copy_twice() {
   }
 }
 
+task<> receive_numbers_twice() {
+  auto pair = anyio::create_memory_stream_pair();
+  anyio::buffered_stream in(pair.second);
+  auto big = in.receive_int<std::uint16_t>();
+  auto little = in.receive_int<std::int16_t>(std::endian::little);
+  for (int i = 0; i < 2; ++i) {
+    co_await pair.first.send("\1\2\3\4");
+    CHECK(co_await big == 0x0102);
+    CHECK(co_await little == 0x0403);
+  }
+  co_await pair.first.send("x");
+  co_await pair.first.send_eof();
+  for (int i = 0; i < 2; ++i) {  // the byte stays
+    const auto r = co_await as_result(big);
+    CHECK(r.error() == errc::incomplete_read);
+  }
+}
+
+task<> queue_twice() {
+  auto pair = anyio::create_memory_stream_pair();
+  anyio::send_queue queue(pair.first);
+  auto sending = queue.send("once");
+  auto flushing = queue.flush();
+  auto running = queue.run();
+  for (int i = 0; i < 2; ++i) {
+    const auto sent = co_await as_result(sending);
+    CHECK(sent.has_value() == (i == 0));  // the message is gone then
+    if (i == 1) CHECK(sent.error() == errc::invalid_argument);
+    if (i == 1) CHECK(queue.try_send("once"));
+    const auto first = co_await anyio::when_any(as_result(running), as_result(flushing));
+    CHECK(first.index() == 1);
+    CHECK(co_await pair.second.receive() == "once");
+  }
+  pair.first.close();
+  for (int i = 0; i < 2; ++i) {
+    const auto ended = co_await as_result(running);
+    CHECK(ended.error() == errc::closed_resource);
+  }
+  co_await flushing;  // nothing is left to send
+}
+
+task<> send_batches_twice() {
+  auto s = co_await anyio::create_udp_socket({.local_host = "127.0.0.1"});
+  anyio::udp_batch out(2);
+  anyio::udp_batch in(2);
+  CHECK(out.push("hello", s.local_endpoint()));
+  auto sending = s.send_batch(out);
+  auto receiving = s.receive_batch(in);
+  for (int i = 0; i < 2; ++i) {
+    CHECK(co_await sending == 1);
+    CHECK(sending.sent() == 1);
+    CHECK(co_await receiving == 1);
+    CHECK(in.begin()->data.size() == 5);
+  }
+}
+
+task<> synchronize_twice() {
+  anyio::channel<int> numbers(2);
+  auto receiving = numbers.receive();
+  auto many = numbers.receive_many(5);
+  auto sending = numbers.send(7);
+  anyio::semaphore lock(3);
+  auto acquiring = lock.acquire(3);
+  anyio::result_group<int> children;
+  auto next = children.next();
+  for (int i = 0; i < 2; ++i) {
+    const auto sent = co_await as_result(sending);
+    CHECK(sent.has_value() == (i == 0));  // the value is gone then
+    if (i == 1) CHECK(sent.error() == errc::invalid_argument);
+    if (i == 1) CHECK(numbers.try_send(7));
+    CHECK(co_await receiving == 7);
+    CHECK(numbers.try_send(1));
+    CHECK(numbers.try_send(2));
+    const std::vector<int> all = co_await many;
+    CHECK(all == std::vector{1, 2});
+    const anyio::permit mine = co_await acquiring;
+    CHECK(lock.available() == 0);
+    children.start_soon([i] { return i; });
+    CHECK(co_await next == i);
+  }
+  numbers.close();
+  for (int i = 0; i < 2; ++i) {
+    const auto one = co_await as_result(receiving);
+    CHECK(one.error() == errc::end_of_stream);
+    const auto none = co_await as_result(many);
+    CHECK(none.error() == errc::end_of_stream);
+    const auto nobody = co_await as_result(next);
+    CHECK(nobody.error() == errc::end_of_stream);
+  }
+}
+
+/// A declared operation, to which another is assigned once it waits.
+template <class Op>
+task<> assign_twice(Op first, Op second) {
+  Op op;
+  const auto declared = co_await as_result(op);
+  CHECK(declared.error() == errc::invalid_argument);
+  bool called = false;
+  op = std::move(first);
+  op.start([&called](const auto&) { called = true; });
+  co_await anyio::sleep(std::chrono::seconds(0));
+  op = std::move(second);  // the first is withdrawn
+  const auto limited = co_await as_result(anyio::move_on_after(std::chrono::milliseconds(1), as_result(op)));
+  CHECK(limited.has_value());
+  op = Op();
+  const auto emptied = co_await as_result(op);
+  CHECK(emptied.error() == errc::invalid_argument);
+  CHECK_FALSE(called);
+}
+
+task<> assign_all_twice() {
+  auto pair = anyio::create_unix_stream_pair().value();
+  auto other = anyio::create_unix_stream_pair().value();
+  anyio::unix_stream& a = pair.first;
+  anyio::unix_stream& b = other.first;
+  char room[4];
+  co_await assign_twice(a.peek(room), a.peek(room));
+  co_await assign_twice(a.wait_readable(), a.wait_readable());
+  co_await assign_twice(a.receive_fds(10, 1), a.receive_fds(10, 1));
+  co_await assign_twice(anyio::copy(a, b), anyio::copy(a, b));
+  co_await assign_twice(anyio::relay(a, b), anyio::relay(a, b));
+  anyio::buffered_stream in(a);
+  co_await assign_twice(in.receive_int<int>(), in.receive_int<int>());
+  anyio::send_queue queue(b, 1);
+  CHECK(queue.try_send("full"));
+  co_await assign_twice(queue.send("x"), queue.send("y"));
+  co_await assign_twice(queue.flush(), queue.flush());
+  co_await assign_twice(queue.run(), queue.run());
+  CHECK(queue.size() == 0);
+  CHECK(co_await other.second.receive() == "full");
+  anyio::channel<int> numbers(0);
+  co_await assign_twice(numbers.send(1), numbers.send(2));
+  co_await assign_twice(numbers.receive(), numbers.receive());
+  co_await assign_twice(numbers.receive_many(2), numbers.receive_many(2));
+  anyio::semaphore lock(2);
+  const auto one = lock.try_acquire();
+  co_await assign_twice(lock.acquire(2), lock.acquire(2));
+  CHECK(lock.available() == 1);
+  anyio::event never;
+  co_await assign_twice(never.wait(), never.wait());
+  anyio::result_group<int> children;
+  children.start_soon([]() -> task<int> {
+    co_await anyio::sleep(std::chrono::hours(1));
+    co_return 1;
+  });
+  co_await assign_twice(children.next(), children.next());
+  auto udp = co_await anyio::create_udp_socket({.local_host = "127.0.0.1"});
+  anyio::udp_batch batch(1);
+  co_await assign_twice(udp.receive_batch(batch), udp.receive_batch(batch));
+}
+
 task<> listen_twice() {
   auto listening = anyio::create_tcp_listener({.local_host = "127.0.0.1"});
   for (int i = 0; i < 2; ++i) {
@@ -168,6 +323,20 @@ TEST_CASE("the same operation can send a file again") {
 TEST_CASE("the same operation can peek again, and wait for readiness again") { anyio::run(look_twice()); }
 
 TEST_CASE("the same operation can copy again, and relay again") { anyio::run(copy_twice()); }
+
+TEST_CASE("the same operation can receive an integer again") { anyio::run(receive_numbers_twice()); }
+
+TEST_CASE("the same operations can flush and run a queue again") { anyio::run(queue_twice()); }
+
+TEST_CASE("the same operation can send and receive batches again") { anyio::run(send_batches_twice()); }
+
+TEST_CASE("the same operation can take from a channel, a semaphore and a group again") {
+  anyio::run(synchronize_twice());
+}
+
+TEST_CASE("an operation that waits gives way to one that is assigned to it") {
+  anyio::run(assign_all_twice());
+}
 
 TEST_CASE("the same operation can listen again") { anyio::run(listen_twice()); }
 

@@ -19,7 +19,7 @@ case ${1:-test} in
   test) ;;
   check)
     needed+=(clang clang-format-16 clang-tidy libclang-rt-14-dev llvm gcovr valgrind strace cmake ninja-build pkgconf doxygen git)
-    optional+=(clang-19 libc++-19-dev libc++abi-19-dev meson libasio-dev libuv1-dev qemu-user g++-s390x-linux-gnu iproute2 nftables gdb)
+    optional+=(clang-19 libc++-19-dev libc++abi-19-dev meson libasio-dev libuv1-dev qemu-user g++-s390x-linux-gnu iproute2 nftables gdb libnghttp2-dev)
     ;;
   compilers)
     needed=(g++ make python3 doctest-dev libmbedtls-dev libssl-dev openssl clang)

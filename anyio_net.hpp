@@ -4020,7 +4020,7 @@ class [[nodiscard]] awaiter : waiting_for<Op> {
 /// compiler makes it once, and not for each kind of operation.
 class operation_defaults : public node, public operation_tag {
  protected:
-  static constexpr bool immediate = false;  // true: always completes at once, and does not count for fairness
+  static constexpr bool immediate = false;  // true: always completes at once, and fairness ignores it
   static constexpr bool attempts_when_awaited = true;  // false: begins only when it has a waiter
   static constexpr bool waits_at_resource = false;     // true: its resource knows it while it waits
   static constexpr bool has_parts =
@@ -4160,7 +4160,7 @@ class operation : public operation_defaults {
     leave();
     return true;
   }
-  /// Who waits for it, null if nobody does.
+  /// The face with which it waits, null if it does not wait.
   [[nodiscard]] const face* waits_with() const noexcept { return pending() ? how : nullptr; }
   /// Withdraws the operation if it is pending. It may be started again.
   void withdraw() noexcept {
@@ -4493,8 +4493,8 @@ class [[nodiscard]] as_result_operation : public Op {
   }
 };
 
-/// `as_result` of an operation that has a name, which it refers to. What it begins is withdrawn with it,
-/// unless that has ended, or somebody else has begun the operation since.
+/// `as_result` of an operation that has a name, and a reference to that. It withdraws the operation at its
+/// own end if it has begun it and nobody else has begun it since.
 template <class Op>
 class [[nodiscard]] as_result_operation<Op&> : public operation_tag {
   using inner = typename Op::value_type;

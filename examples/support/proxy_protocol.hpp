@@ -138,7 +138,7 @@ inline std::string header(version v, const std::optional<addresses>& a) {
 }
 
 /// Receives a header of either version; bytes after it stay in the stream. Gives nothing if the header tells
-/// nothing of the client. What is no header raises `protocol`. A peer that is silent is waited for.
+/// nothing of the client. Bytes that are no header raise `protocol`. A peer that is silent is waited for.
 inline anyio::task<std::optional<addresses>> receive_header(anyio::buffered_stream& in) {
   const std::string begin = co_await in.receive_exactly(detail::signature.size());
   if (begin == detail::signature) {

@@ -89,8 +89,8 @@ class [[nodiscard]] as_result_operation : public Op {
   }
 };
 
-/// `as_result` of an operation that has a name, which it refers to. What it begins is withdrawn with it,
-/// unless that has ended, or somebody else has begun the operation since.
+/// `as_result` of an operation that has a name, and a reference to that. It withdraws the operation at its
+/// own end if it has begun it and nobody else has begun it since.
 template <class Op>
 class [[nodiscard]] as_result_operation<Op&> : public operation_tag {
   using inner = typename Op::value_type;

@@ -244,7 +244,7 @@ class [[nodiscard]] awaiter : waiting_for<Op> {
 /// compiler makes it once, and not for each kind of operation.
 class operation_defaults : public node, public operation_tag {
  protected:
-  static constexpr bool immediate = false;  // true: always completes at once, and does not count for fairness
+  static constexpr bool immediate = false;  // true: always completes at once, and fairness ignores it
   static constexpr bool attempts_when_awaited = true;  // false: begins only when it has a waiter
   static constexpr bool waits_at_resource = false;     // true: its resource knows it while it waits
   static constexpr bool has_parts =
@@ -384,7 +384,7 @@ class operation : public operation_defaults {
     leave();
     return true;
   }
-  /// Who waits for it, null if nobody does.
+  /// The face with which it waits, null if it does not wait.
   [[nodiscard]] const face* waits_with() const noexcept { return pending() ? how : nullptr; }
   /// Withdraws the operation if it is pending. It may be started again.
   void withdraw() noexcept {

@@ -9,7 +9,7 @@ using namespace outcome;
 
 namespace {
 
-/// A name of this process alone; programs of several builds run at once.
+/// A name that only this process uses; programs of several builds run at once.
 std::string own_name(const char* what) {
   return std::string(1, '\0') + "anyio_net_outcome_" + what + std::to_string(::getpid());
 }

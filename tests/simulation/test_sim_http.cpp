@@ -272,7 +272,7 @@ task<> pipeline(const site& s, bool may_fail) {
       [](const std::string& sent, const std::vector<expected>& wanted, std::size_t& count) -> task<> {
         tcp_stream stream = co_await anyio::connect_tcp("www.example", 80);
         anyio::buffered_stream in(stream);
-        // With a limit: an end that the server sent may be lost on a dead way.
+        // With a limit: an end that the server sent may be lost on a dead link.
         co_await anyio::fail_after(
             10min, anyio::when_all(send_in_pieces(stream, sent), receive_answers(in, wanted, count)));
       }(text, all, got));

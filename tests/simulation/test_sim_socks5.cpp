@@ -152,7 +152,7 @@ task<> client(bool guarded, bool may_fail) {
 }
 
 /// A failure is a reset for the other end, so an orderly end means that everything came back. The limit is
-/// for a reset that was lost on a dead way.
+/// for a reset that was lost on a dead link.
 task<> echo(tcp_stream s) {
   const auto copied = co_await as_result(anyio::fail_after(15min, anyio::copy(s, s)));
   if (!copied) co_return s.abort();

@@ -10,7 +10,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
-#include <iterator>
+#include <map>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -82,15 +82,16 @@ enum class method : std::uint8_t { text, list, numbers, files, fails, silent, li
 constexpr std::string_view method_names[] = {"Text",  "List",   "Numbers", "Files",
                                              "Fails", "Silent", "Liar",    "Cuts"};
 
-/// What the daemon has answered last, for the client to compare with. Both see one call at a time.
+/// What the daemon has answered to a call, for the client to compare with; by the call's path.
 struct truth {
   bool answered = false;
   std::string error_name, lines;
 };
+using truths = std::map<std::string, truth>;
 
 class daemon {
  public:
-  explicit daemon(truth& t) : truth_(t) {}
+  explicit daemon(truths& t) : truths_(t) {}
 
   task<> serve(unix_stream s) {
     anyio::buffered_stream in(s);
@@ -107,20 +108,24 @@ class daemon {
       const auto serial = co_await in.receive_int<std::uint32_t>(std::endian::little);
       const auto size = co_await in.receive_int<std::uint32_t>(std::endian::little);
       const std::string fields = co_await in.receive_exactly((size + 7) / 8 * 8);
-      co_await answer(s, serial, member_of(std::string_view(fields).substr(0, size)));
+      co_await answer(s, serial, called_by(std::string_view(fields).substr(0, size)));
     }
   }
 
  private:
-  static std::string member_of(std::string_view fields) {
+  struct called {
+    std::string path, member;
+  };
+  static called called_by(std::string_view fields) {
     dbus::reader r(fields, std::endian::little);
-    std::string found;
+    called found;
     while (!r.at_end()) {
       r.align(8);
       const int code = r.byte();
       r.signature();
       const std::string_view value = r.text();
-      if (code == 3) found = value;
+      if (code == 1) found.path = value;
+      if (code == 3) found.member = value;
     }
     CHECK(!r.failed());
     return found;
@@ -151,7 +156,8 @@ class daemon {
     co_return fd;
   }
 
-  task<> answer(unix_stream& s, std::uint32_t serial, std::string name) {
+  task<> answer(unix_stream& s, std::uint32_t serial, called c) {
+    const std::string& name = c.member;
     const std::endian order = sim::draw(2) == 0 ? std::endian::little : std::endian::big;
     for (std::size_t signals = sim::draw(3); signals != 0; --signals) {
       letter noise;
@@ -219,11 +225,11 @@ class daemon {
     }
     l.body = body.bytes();
     t.answered = true;
-    truth_ = t;
+    truths_[c.path] = t;
     co_await send(s, l);
   }
 
-  truth& truth_;
+  truths& truths_;
 };
 
 // --- the client
@@ -241,10 +247,11 @@ task<std::string> contents(unique_fd& fd) {
 
 int right, failed;  // calls
 
-task<> call(dbus::bus& b, method m, truth& t, bool may_fail) {
-  t = truth();
+task<> call(dbus::bus& b, method m, truths& all, bool may_fail) {
+  const std::string path = "/" + std::to_string(all.size());
+  truth& t = all[path];
   const std::string name(method_names[static_cast<std::size_t>(m)]);
-  auto reply = co_await as_result(anyio::fail_after(25s, b.call("org.example", "/", "org.example", name)));
+  auto reply = co_await as_result(anyio::fail_after(25s, b.call("org.example", path, "org.example", name)));
   if (reply) {
     // Replies that say something wrong, or nothing, are none.
     CHECK(t.answered);
@@ -274,7 +281,7 @@ task<> call(dbus::bus& b, method m, truth& t, bool may_fail) {
 }
 
 /// All of them in turn, or some that are drawn. A connection that failed is not used again.
-task<> session(truth& t, bool may_fail, bool all) {
+task<> session(truths& t, bool may_fail, bool all) {
   unix_stream stream = co_await anyio::fail_after(10s, anyio::connect_unix("/run/bus"));
   dbus::bus b(std::move(stream));
   co_await anyio::fail_after(10s, b.authenticate());
@@ -295,7 +302,7 @@ task<> dbus_program(std::uint64_t seed) {
     auto made = co_await as_result(anyio::create_unix_listener("/run/bus"));
     if (made) listener = std::move(*made);
   }
-  truth t;
+  truths t;
   daemon d(t);
   anyio::task_group server;
   server.start_soon(

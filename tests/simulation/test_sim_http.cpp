@@ -14,6 +14,8 @@
 #include <cstdio>
 #include <cstdlib>
 #include <ctime>
+#include <functional>
+#include <map>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -115,23 +117,28 @@ task<> fetch_page(const site& s, bool may_fail) {
 
 // --- the client with a server that answers in every form
 
+/// What the server has sent of a page, by the host in the request: each page has a host of its own.
 struct truth {
   std::string page;
   bool there = true;  // an answer whose page is whole
 };
+using truths = std::map<std::string, truth, std::less<>>;
 
 /// An answer of a form that is drawn. It may stop anywhere, and then is no page, whatever the client has of
 /// it.
-task<> answer_oddly(tcp_stream s, truth& t) {
+task<> answer_oddly(tcp_stream s, truths& all) {
   anyio::buffered_stream in(s);
   const std::string head = co_await in.receive_until("\r\n\r\n", 1000);
+  const std::size_t at_host = head.find("Host: ") + 6;
+  const std::string host = head.substr(at_host, head.find("\r\n", at_host) - at_host);
+  truth& t = all[host];
   std::string text;
   for (std::size_t interim = sim::draw(3); interim != 0; --interim) text += "HTTP/1.1 100 Continue\r\n\r\n";
   const bool again = head.find("GET /start ") != head.npos && sim::draw(2) == 1;
   bool until_close = false;
   if (again) {
-    constexpr std::string_view places[] = {"/page", "page", "http://odd.example:8080/page",
-                                           "//odd.example:8080/page", "?again"};
+    const std::string places[] = {"/page", "page", "http://" + host + "/page", "//" + host + "/page",
+                                  "?again"};
     text += "HTTP/1.1 302 Found\r\nLocation: ";
     text.append(places[sim::draw(5)]).append("\r\nContent-Length: 3\r\n\r\nno\n");
   } else {
@@ -171,10 +178,13 @@ task<> answer_oddly(tcp_stream s, truth& t) {
   co_await s.aclose();
 }
 
-task<> fetch_oddly(truth& t, bool may_fail) {
-  t = truth();
+task<> fetch_oddly(truths& all, bool may_fail) {
+  const std::string name = "odd" + std::to_string(all.size()) + ".example";
+  const anyio::ip_address there[] = {anyio::ip_address::parse("10.0.0.2").value()};
+  sim::set_name(name, there);
+  truth& t = all[name + ":8080"];
   http::wanted w;
-  w.place = http::parse_url("http://odd.example:8080/start").value();
+  w.place = http::parse_url("http://" + name + ":8080/start").value();
   memory_file out;
   const auto r = co_await as_result(http::fetch(w, out.file()));
   judge(r, out.text(), t.page, t.there, may_fail);
@@ -307,7 +317,7 @@ task<> cut_off_now_and_then(anyio::ip_address server) {
   }
 }
 
-task<> client(const site& s, truth& t, bool may_fail) {
+task<> client(const site& s, truths& t, bool may_fail) {
   switch (sim::draw(3)) {
     case 0: co_await fetch_page(s, may_fail); break;
     case 1: co_await fetch_oddly(t, may_fail); break;
@@ -317,11 +327,9 @@ task<> client(const site& s, truth& t, bool may_fail) {
 
 task<> http_program(std::uint64_t seed) {
   const anyio::ip_address www[] = {anyio::ip_address::parse("10.0.0.1").value()};
-  const anyio::ip_address odd[] = {anyio::ip_address::parse("10.0.0.2").value()};
   sim::set_name("www.example", www);
-  sim::set_name("odd.example", odd);
   site s;
-  truth t;
+  truths t;
   const http::server<site> example(s);
   auto listener = co_await listening("10.0.0.1", 80);
   auto odd_listener = co_await listening("10.0.0.2", 8080);

@@ -18814,6 +18814,7 @@ ANYIO_NET_FN progress buffered_resource::fill_directly(mutable_buffer into, resu
 ANYIO_NET_FN progress buffered_resource::receive(mutable_buffer into, result<std::size_t>& out) {
   if (bytes.empty()) {
     if (into.size() >= byte_queue::least) return fill_directly(into, out);
+    if (keeper != nullptr) keeper->wanted = into.size();
     const progress p = fill(byte_queue::least, out);
     if (p != progress::done || !out.has_value()) return p;
   }
@@ -19060,7 +19061,9 @@ ANYIO_NET_FN socket_stream* buffered_stream::socket() noexcept {
 //
 // On Linux one read may end with a message that brought descriptors, and begin with bytes that were sent
 // before it. Looking at the bytes without room for descriptors tells whether there is such a message
-// (MSG_CTRUNC), but not where it begins. So a read takes only what the reader wants while there is one.
+// (MSG_CTRUNC), but not where it begins: a look at fewer bytes goes on to it too. So a read takes only what the
+// reader wants while there is one. If a reader that wanted more was given up, its bytes stay in the buffer, and the
+// descriptors of a message among them are given with the first of these bytes.
 
 namespace anyio { inline namespace ANYIO_NET_ABI {
 
@@ -20908,7 +20911,7 @@ ANYIO_NET_FN connect_tcp_operation& connect_tcp_operation::operator=(connect_tcp
 ANYIO_NET_FN void connect_tcp_operation::left() noexcept {
   names_.withdraw();
   head_start_.cancel();
-  while (link* const l = attempts_.pop_front()) delete static_cast<racing_attempt*>(l);
+  while (!attempts_.empty()) delete static_cast<racing_attempt*>(attempts_.next);
   running_ = next_ = 0;
   stage_ = stage::fresh;
   locals_.clear();

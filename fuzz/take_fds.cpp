@@ -62,7 +62,7 @@ class exchange {
       case 10: held_.clear(); break;
     }
     FUZZ_CHECK(over_ || rest().starts_with(s.buffer()));
-    if (3 <= what && what <= 8 && (what == 5 || what == 8 || taken_ == before)) read_ahead_ = true;
+    if (3 <= what && what <= 8 && (what == 8 || taken_ == before)) read_ahead_ = true;
     if (s.buffer().empty()) read_ahead_ = false;
   }
   [[nodiscard]] std::string_view rest() const noexcept { return std::string_view(bytes_).substr(taken_); }

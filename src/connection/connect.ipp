@@ -122,7 +122,7 @@ ANYIO_NET_FN connect_tcp_operation& connect_tcp_operation::operator=(connect_tcp
 ANYIO_NET_FN void connect_tcp_operation::left() noexcept {
   names_.withdraw();
   head_start_.cancel();
-  while (link* const l = attempts_.pop_front()) delete static_cast<racing_attempt*>(l);
+  while (!attempts_.empty()) delete static_cast<racing_attempt*>(attempts_.next);
   running_ = next_ = 0;
   stage_ = stage::fresh;
   locals_.clear();

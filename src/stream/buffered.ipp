@@ -84,6 +84,7 @@ ANYIO_NET_FN progress buffered_resource::fill_directly(mutable_buffer into, resu
 ANYIO_NET_FN progress buffered_resource::receive(mutable_buffer into, result<std::size_t>& out) {
   if (bytes.empty()) {
     if (into.size() >= byte_queue::least) return fill_directly(into, out);
+    if (keeper != nullptr) keeper->wanted = into.size();
     const progress p = fill(byte_queue::least, out);
     if (p != progress::done || !out.has_value()) return p;
   }

@@ -305,4 +305,26 @@ TEST_CASE("bytes before a message with descriptors are told from it at any lengt
   CHECK(by_callback::get(b.receive()).error() == errc::end_of_stream);
 }
 
+TEST_CASE("a short read before a message leaves its descriptors to it") {
+  anyio::loop loop;
+  ends e;
+  anyio::buffered_stream b(e.from, 8);
+  for (const bool into_buffer : {true, false}) {
+    CAPTURE(into_buffer);
+    CHECK(by_callback::get(e.to.send("aaa")).has_value());
+    CHECK(e.send<by_callback>("m", {0}));
+    for (int i = 0; i < 3; ++i) {
+      char one = 'x';
+      if (into_buffer)
+        CHECK(by_callback::get(b.receive(anyio::mutable_buffer(&one, 1))).value_or(0) == 1);
+      else
+        one = by_callback::get(b.receive(1)).value_or("x")[0];
+      CHECK(one == 'a');
+      CHECK(b.take_fds().empty());
+    }
+    CHECK(by_callback::get(b.receive_exactly(1)).value_or("") == "m");
+    CHECK(b.take_fds().size() == 1);
+  }
+}
+
 }  // namespace

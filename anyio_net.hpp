@@ -113,6 +113,12 @@
 #endif
 /// For a function that runs rarely: optimized for size, which also reduces the compile time.
 #define ANYIO_NET_COLD [[gnu::cold]] ANYIO_NET_FN
+/// For a parameter to which the returned reference refers: clang warns of a reference that outlives it.
+#if defined(__clang__)
+#define ANYIO_NET_LIFETIMEBOUND [[clang::lifetimebound]]
+#else
+#define ANYIO_NET_LIFETIMEBOUND
+#endif
 /// For a short function of a hot path, which is inlined except in builds for size.
 #if defined(__OPTIMIZE__) && !defined(__OPTIMIZE_SIZE__)
 #define ANYIO_NET_HOT [[gnu::always_inline]]
@@ -3373,6 +3379,7 @@ class loop_core {
   void leave_round() noexcept;
   void poll(duration at_most);
   void take_mail();
+  bool abandon_at_resources() noexcept;
   void abandon_waiting() noexcept;
   void renew_buffer();
   void describe(node& n, bool ready, std::uint32_t time, std::string& text);
@@ -4454,16 +4461,26 @@ struct value_callback {
   void abandon() const { detail::abandon(f); }
 };
 
-/// An operation or a task that returns its failure as a value. It has no state of its own.
+/// An operation or a task that returns its failure as a value. It has no state of its own, and does not
+/// convert back to the operation, which would raise.
 template <class Op>
-class [[nodiscard]] as_result_operation : public Op {
+class [[nodiscard]] as_result_operation : Op {
   using inner = typename Op::value_type;
 
  public:
   using value_type = result<inner>;
 
   as_result_operation() = default;
-  explicit as_result_operation(Op&& op) : Op(std::move(op)) {}
+
+  /// The same object, seen as one whose failure is a value.
+  static as_result_operation&& seen(Op& op) noexcept {
+    static_assert(sizeof(as_result_operation) == sizeof(Op));  // nothing is added
+    return static_cast<as_result_operation&&>(op);
+  }
+
+  using Op::waits_with;
+  using Op::withdraw;
+  void keep_loan() { detail::keep_loan(static_cast<Op&>(*this)); }
 
   auto operator co_await() noexcept {
     if constexpr (requires(Op& op) { op.awaiter_of_result(); }) {
@@ -4549,17 +4566,15 @@ class [[nodiscard]] as_result_operation<Op&> : public operation_tag {
 
 /// `co_await as_result(op)` returns a `result<T>` where `co_await op` returns a T or raises an error.
 ///
-/// A temporary operation is not moved: the same object is seen as one whose failure is a value. `auto` makes
-/// an object of it that may be kept.
+/// A temporary operation is not moved: this returns a reference to it, as to one whose failure is a value. To
+/// keep it beyond the expression, write `auto x = as_result(…)`, which moves it, not `auto&&`.
 template <class Op>
   requires detail::is_operation<Op>
-[[nodiscard]] decltype(auto) as_result(Op&& op) {
-  using kept = detail::as_result_operation<Op>;
+[[nodiscard]] decltype(auto) as_result(Op&& op ANYIO_NET_LIFETIMEBOUND) {
   if constexpr (std::is_lvalue_reference_v<Op>) {
-    return kept(op);
+    return detail::as_result_operation<Op>(op);
   } else {
-    static_assert(sizeof(kept) == sizeof(Op));  // nothing is added, so each Op can be seen as one
-    return static_cast<kept&&>(op);
+    return detail::as_result_operation<Op>::seen(op);
   }
 }
 
@@ -18067,25 +18082,32 @@ ANYIO_NET_COLD void loop_core::reserve(std::size_t descriptors, std::size_t star
   blocks.put_aside();
 }
 
-/// Abandons all nodes, also those that destructors of callables begin meanwhile. Each resource is closed for
-/// its users before its waiting nodes end, so that nothing waits there again.
-ANYIO_NET_COLD void loop_core::abandon_waiting() noexcept {
-  list done;
-  for (;;) {
-    if (!ready_.empty() || !parked_.empty()) {
-      auto& n = static_cast<node&>(*(ready_.empty() ? parked_ : ready_).next);
-      n.how->abandon(n);
-    } else if (link* const place = resources_.pop_front()) {
-      done.push_back(*place);
-      const ref<resource> owner(&resource::at(*place));
-      owner->open_ = false;
-      for (node* const n : owner->waiting_)
-        if (n != nullptr && n->pending() && !n->linked()) n->how->abandon(*n);
-    } else {
-      break;
+/// Abandons the nodes that wait at resources. Returns false if there was none.
+ANYIO_NET_COLD bool loop_core::abandon_at_resources() noexcept {
+  bool found = false;
+  list seen;
+  while (link* const place = resources_.pop_front()) {
+    seen.push_back(*place);
+    const ref<resource> owner(&resource::at(*place));
+    for (node* const n : owner->waiting_) {
+      if (n == nullptr || !n->pending() || n->linked()) continue;
+      n->how->abandon(*n);
+      found = true;
     }
   }
-  resources_.splice(done);
+  resources_.splice(seen);
+  return found;
+}
+
+/// Abandons all nodes, also those that destructors of callables begin meanwhile. All resources are still
+/// open.
+ANYIO_NET_COLD void loop_core::abandon_waiting() noexcept {
+  do {
+    while (!ready_.empty() || !parked_.empty()) {
+      auto& n = static_cast<node&>(*(ready_.empty() ? parked_ : ready_).next);
+      n.how->abandon(n);
+    }
+  } while (abandon_at_resources() || !ready_.empty() || !parked_.empty());
 }
 
 ANYIO_NET_COLD void loop_core::end() {
@@ -18099,8 +18121,8 @@ ANYIO_NET_COLD void loop_core::end() {
       mail->system = nullptr;
       calls.splice(mail->calls);
     }
-    while (!calls.empty()) {
-      auto& call = static_cast<posted_node&>(*calls.next);
+    while (link* const l = calls.pop_front()) {
+      auto& call = static_cast<posted_node&>(*l);
       call.how->abandon(call);
     }
   }

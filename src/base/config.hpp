@@ -60,6 +60,12 @@
 #endif
 /// For a function that runs rarely: optimized for size, which also reduces the compile time.
 #define ANYIO_NET_COLD [[gnu::cold]] ANYIO_NET_FN
+/// For a parameter to which the returned reference refers: clang warns of a reference that outlives it.
+#if defined(__clang__)
+#define ANYIO_NET_LIFETIMEBOUND [[clang::lifetimebound]]
+#else
+#define ANYIO_NET_LIFETIMEBOUND
+#endif
 /// For a short function of a hot path, which is inlined except in builds for size.
 #if defined(__OPTIMIZE__) && !defined(__OPTIMIZE_SIZE__)
 #define ANYIO_NET_HOT [[gnu::always_inline]]

@@ -317,6 +317,7 @@ class loop_core {
   void leave_round() noexcept;
   void poll(duration at_most);
   void take_mail();
+  bool abandon_at_resources() noexcept;
   void abandon_waiting() noexcept;
   void renew_buffer();
   void describe(node& n, bool ready, std::uint32_t time, std::string& text);

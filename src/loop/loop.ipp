@@ -438,25 +438,32 @@ ANYIO_NET_COLD void loop_core::reserve(std::size_t descriptors, std::size_t star
   blocks.put_aside();
 }
 
-/// Abandons all nodes, also those that destructors of callables begin meanwhile. Each resource is closed for
-/// its users before its waiting nodes end, so that nothing waits there again.
-ANYIO_NET_COLD void loop_core::abandon_waiting() noexcept {
-  list done;
-  for (;;) {
-    if (!ready_.empty() || !parked_.empty()) {
-      auto& n = static_cast<node&>(*(ready_.empty() ? parked_ : ready_).next);
-      n.how->abandon(n);
-    } else if (link* const place = resources_.pop_front()) {
-      done.push_back(*place);
-      const ref<resource> owner(&resource::at(*place));
-      owner->open_ = false;
-      for (node* const n : owner->waiting_)
-        if (n != nullptr && n->pending() && !n->linked()) n->how->abandon(*n);
-    } else {
-      break;
+/// Abandons the nodes that wait at resources. Returns false if there was none.
+ANYIO_NET_COLD bool loop_core::abandon_at_resources() noexcept {
+  bool found = false;
+  list seen;
+  while (link* const place = resources_.pop_front()) {
+    seen.push_back(*place);
+    const ref<resource> owner(&resource::at(*place));
+    for (node* const n : owner->waiting_) {
+      if (n == nullptr || !n->pending() || n->linked()) continue;
+      n->how->abandon(*n);
+      found = true;
     }
   }
-  resources_.splice(done);
+  resources_.splice(seen);
+  return found;
+}
+
+/// Abandons all nodes, also those that destructors of callables begin meanwhile. All resources are still
+/// open.
+ANYIO_NET_COLD void loop_core::abandon_waiting() noexcept {
+  do {
+    while (!ready_.empty() || !parked_.empty()) {
+      auto& n = static_cast<node&>(*(ready_.empty() ? parked_ : ready_).next);
+      n.how->abandon(n);
+    }
+  } while (abandon_at_resources() || !ready_.empty() || !parked_.empty());
 }
 
 ANYIO_NET_COLD void loop_core::end() {
@@ -470,8 +477,8 @@ ANYIO_NET_COLD void loop_core::end() {
       mail->system = nullptr;
       calls.splice(mail->calls);
     }
-    while (!calls.empty()) {
-      auto& call = static_cast<posted_node&>(*calls.next);
+    while (link* const l = calls.pop_front()) {
+      auto& call = static_cast<posted_node&>(*l);
       call.how->abandon(call);
     }
   }

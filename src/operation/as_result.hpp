@@ -50,16 +50,26 @@ struct value_callback {
   void abandon() const { detail::abandon(f); }
 };
 
-/// An operation or a task that returns its failure as a value. It has no state of its own.
+/// An operation or a task that returns its failure as a value. It has no state of its own, and does not
+/// convert back to the operation, which would raise.
 template <class Op>
-class [[nodiscard]] as_result_operation : public Op {
+class [[nodiscard]] as_result_operation : Op {
   using inner = typename Op::value_type;
 
  public:
   using value_type = result<inner>;
 
   as_result_operation() = default;
-  explicit as_result_operation(Op&& op) : Op(std::move(op)) {}
+
+  /// The same object, seen as one whose failure is a value.
+  static as_result_operation&& seen(Op& op) noexcept {
+    static_assert(sizeof(as_result_operation) == sizeof(Op));  // nothing is added
+    return static_cast<as_result_operation&&>(op);
+  }
+
+  using Op::waits_with;
+  using Op::withdraw;
+  void keep_loan() { detail::keep_loan(static_cast<Op&>(*this)); }
 
   auto operator co_await() noexcept {
     if constexpr (requires(Op& op) { op.awaiter_of_result(); }) {
@@ -145,17 +155,15 @@ class [[nodiscard]] as_result_operation<Op&> : public operation_tag {
 
 /// `co_await as_result(op)` returns a `result<T>` where `co_await op` returns a T or raises an error.
 ///
-/// A temporary operation is not moved: the same object is seen as one whose failure is a value. `auto` makes
-/// an object of it that may be kept.
+/// A temporary operation is not moved: this returns a reference to it, as to one whose failure is a value. To
+/// keep it beyond the expression, write `auto x = as_result(…)`, which moves it, not `auto&&`.
 template <class Op>
   requires detail::is_operation<Op>
-[[nodiscard]] decltype(auto) as_result(Op&& op) {
-  using kept = detail::as_result_operation<Op>;
+[[nodiscard]] decltype(auto) as_result(Op&& op ANYIO_NET_LIFETIMEBOUND) {
   if constexpr (std::is_lvalue_reference_v<Op>) {
-    return kept(op);
+    return detail::as_result_operation<Op>(op);
   } else {
-    static_assert(sizeof(kept) == sizeof(Op));  // nothing is added, so each Op can be seen as one
-    return static_cast<kept&&>(op);
+    return detail::as_result_operation<Op>::seen(op);
   }
 }
 

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include <poll.h>
+#include <sys/socket.h>
 
 namespace {
 
@@ -326,6 +327,48 @@ TEST_CASE("destructors that run when the loop ends may use it") {
     e.wait().start([u = uses_loop(ends, e, l)](result<>) {});
   }
   CHECK(ends == std::vector{1, 1, 1});
+}
+
+TEST_CASE("destructors that run when the loop ends may still send") {
+  struct session {
+    anyio::unix_stream own;
+    anyio::unix_stream& log;
+    char room[16];
+    ~session() {
+      own.send("bye").start([](result<>) {});
+      log.send("log").start([](result<>) {});
+    }
+  };
+  for (const bool log_is_older : {true, false}) {
+    CAPTURE(log_is_older);
+    anyio::unique_fd peer_of_own, peer_of_log;
+    anyio::unix_stream log;
+    {
+      loop l;
+      const auto made = [](anyio::unique_fd& peer) {
+        int fds[2];
+        REQUIRE(::socketpair(AF_UNIX, SOCK_STREAM, 0, fds) == 0);
+        peer.reset(fds[1]);
+        return *anyio::unix_stream::from_fd(fds[0]);
+      };
+      if (log_is_older) log = made(peer_of_log);
+      auto s = std::make_shared<session>(made(peer_of_own), log);
+      if (!log_is_older) log = made(peer_of_log);
+      session& it = *s;
+      it.own.receive(anyio::mutable_buffer(it.room)).start([kept = std::move(s)](result<std::size_t>) {
+        CHECK(false);
+      });
+      while (l.run_once(0s)) {
+      }
+    }
+    const auto received = [](const anyio::unique_fd& peer) {
+      char bytes[16];
+      const ssize_t n = ::recv(peer.get(), bytes, sizeof bytes, MSG_DONTWAIT);
+      return std::string(bytes, n > 0 ? static_cast<std::size_t>(n) : 0);
+    };
+    CHECK(received(peer_of_own) == "bye");
+    CHECK(received(peer_of_log) == "log");
+  }
 }
 
 TEST_CASE("a loop may be destroyed in its own callback") {

@@ -126,6 +126,11 @@ void await_into(anyio::task_group& g, F make, int& count) {
       make, &count);
 }
 
+// A failure that is a value stays one: it does not turn back into an operation that raises.
+static_assert(!std::is_convertible_v<decltype(as_result(std::declval<anyio::event&>().wait())),
+                                     anyio::event_operation>);
+static_assert(!std::is_convertible_v<decltype(as_result(std::declval<task<int>>())), task<int>>);
+
 TEST_CASE_TEMPLATE("a callback is called from the loop, exactly once", Subject, SUBJECTS) {
   anyio::loop l;
   Subject s;

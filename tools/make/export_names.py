@@ -84,7 +84,7 @@ def plain(declaration: str) -> str:
     """A declaration without attributes, the library's macros, templates' heads and constraints."""
     text = re.sub(r"\[\[.*?\]\]", " ", declaration, flags=re.DOTALL)
     text = re.sub(r"__attribute__\s*\(\(.*?\)\)", " ", text, flags=re.DOTALL)
-    text = re.sub(r"\bANYIO_NET_(?:FN|COLD|LAZY|HOT)\b", " ", text)
+    text = re.sub(r"\bANYIO_NET_(?:FN|COLD|LAZY|HOT|LIFETIMEBOUND)\b", " ", text)
     text = text.replace("decltype(auto)", "auto").strip()
     while match := TEMPLATE.match(text):
         text = text[without_balanced(text, match.end() - 1, "<", ">") :].strip()

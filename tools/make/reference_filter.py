@@ -49,7 +49,7 @@ def seen_by_users(text: str, bases: bool = False) -> str:
     text = text if bases else OPERATION.sub(as_operation, text)
     for line in text.splitlines():
         line = re.sub(r"^}(}+  // namespace anyio)", r"\1", line)
-        line = line.replace(" inline namespace ANYIO_NET_ABI {", "").replace("ANYIO_NET_FN ", "").replace("ANYIO_NET_HOT ", "").replace("protected:", "private:")
+        line = line.replace(" inline namespace ANYIO_NET_ABI {", "").replace("ANYIO_NET_FN ", "").replace("ANYIO_NET_HOT ", "").replace(" ANYIO_NET_LIFETIMEBOUND", "").replace("protected:", "private:")
         if match := CLASS.match(line):
             name = match[1]
         elif line.startswith("};"):

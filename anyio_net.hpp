@@ -4472,7 +4472,7 @@ class [[nodiscard]] as_result_operation : Op {
 
   as_result_operation() = default;
 
-  /// The same object, seen as one whose failure is a value.
+  /// This operation, seen as one whose failure is a value.
   static as_result_operation&& seen(Op& op) noexcept {
     static_assert(sizeof(as_result_operation) == sizeof(Op));  // nothing is added
     return static_cast<as_result_operation&&>(op);

@@ -2,9 +2,9 @@
 //
 // On Linux one read may end with a message that brought descriptors, and begin with bytes that were sent
 // before it. Looking at the bytes without room for descriptors tells whether there is such a message
-// (MSG_CTRUNC), but not where it begins: a look at fewer bytes goes on to it too. So a read takes only what the
-// reader wants while there is one. If a reader that wanted more was given up, its bytes stay in the buffer, and the
-// descriptors of a message among them are given with the first of these bytes.
+// (MSG_CTRUNC), but not where it begins: a look at fewer bytes goes on to it too. So a read takes only what
+// the reader wants while there is one. If a reader that wanted more was given up, its bytes stay in the
+// buffer, and the descriptors of a message among them are given with the first of these bytes.
 #pragma once
 
 #include "base/exchange.hpp"

@@ -26,6 +26,7 @@ global
 defaults
   log global
   timeout connect 10s
+  timeout check 10s
   timeout client 20s
   timeout server 20s
 frontend server

@@ -352,7 +352,7 @@ TEST_CASE("destructors that run when the loop ends may still send") {
         return *anyio::unix_stream::from_fd(fds[0]);
       };
       if (log_is_older) log = made(peer_of_log);
-      auto s = std::make_shared<session>(made(peer_of_own), log);
+      std::shared_ptr<session> s(new session{made(peer_of_own), log, {}});
       if (!log_is_older) log = made(peer_of_log);
       session& it = *s;
       it.own.receive(anyio::mutable_buffer(it.room)).start([kept = std::move(s)](result<std::size_t>) {

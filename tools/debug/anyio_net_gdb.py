@@ -173,7 +173,7 @@ def resource_text(pointer):
         whole = pointer.dereference().cast(pointer.dynamic_type.target())
     except (gdb.error, RuntimeError):
         whole = pointer.dereference()
-    words = "open" if bool(whole["open_"]) and not bool(whole["closing_"]) else "closed"
+    words = "open" if bool(whole["open_"]) else "closed"
     names = {name for name in ("registration_", "local", "remote", "inner_", "sockets")
              if offset_of(whole.type.strip_typedefs(), name) is not None}
     if "registration_" in names and words == "open":
@@ -405,7 +405,7 @@ class Waiting:
                 return int(serving["server_"])
             except (gdb.error, RuntimeError):
                 return 0
-        linked = int(group["place_"]["next"]) != int(group["place_"].address)
+        linked = int(group["place_"]["next"]) != 0
         return int(group["host_"]) if linked else 0
 
     def text(self, address):
@@ -453,6 +453,19 @@ def nodes_of(core):
         while at != int(head.address):
             yield at
             at = word(at + pointer_size())
+    yield from nodes_at_resources(core["resources_"])
+
+
+def nodes_at_resources(head):
+    """The nodes that wait as readers and writers, and are in no list."""
+    at = int(head["next"])
+    while at != int(head.address):
+        resource = gdb.Value(at).cast(inside("detail::resource_place").pointer()).cast(inside("detail::resource").pointer())
+        for side in range(2):
+            node = resource["waiting_"][side]
+            if int(node) != 0 and int(node["core"]) != 0 and int(node["next"]) == 0:
+                yield int(node)
+        at = word(at + pointer_size())
 
 
 class AnyioCommand(gdb.Command):

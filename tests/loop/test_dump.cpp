@@ -102,8 +102,11 @@ task<> waits() { co_await anyio::sleep(1h); }
 task<> waits_inside() { co_await waits(); }
 
 task<> waits_deep(int below) {
-  if (below == 0) co_await anyio::sleep(1h);
-  co_await waits_deep(below - 1);
+  if (below == 0) {
+    co_await anyio::sleep(1h);
+  } else {
+    co_await waits_deep(below - 1);
+  }
 }
 
 TEST_CASE("a dump names the first of many equal ones in a chain, and counts the rest") {

@@ -329,9 +329,7 @@ class traffic {
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   fuzz::input in(data, size);
-  anyio::sim::options o = fuzz::new_options();
-  o.faults = fuzz::faults_of(in);
-  o.choices = in.take_tail(in.byte());
+  const anyio::sim::options o = fuzz::options_of(in);
   traffic t(in, o.faults);
   fuzz::check(anyio::sim::run(o, t.run()));
   return 0;

@@ -230,9 +230,7 @@ anyio::task<> play(fuzz::input in, bool may_reset) {
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   fuzz::input in(data, size);
-  anyio::sim::options o = fuzz::new_options();
-  o.faults = fuzz::faults_of(in);
-  o.choices = in.take_tail(in.byte());
+  const anyio::sim::options o = fuzz::options_of(in);
   const bool may_reset = o.faults.reset > 0;
   fuzz::check(anyio::sim::run(o, play(in, may_reset)));
   return 0;

@@ -220,9 +220,7 @@ class transfer {
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   fuzz::input in(data, size);
-  anyio::sim::options o = fuzz::new_options();
-  o.faults = fuzz::faults_of(in);
-  o.choices = in.take_tail(in.byte());
+  const anyio::sim::options o = fuzz::options_of(in);
   transfer t(in, o.faults.reset > 0);
   const anyio::sim::report r = anyio::sim::run(o, t.run());
   // Only connecting may fail.

@@ -75,6 +75,14 @@ inline bool is_payload(std::uint8_t flow, std::uint64_t from, std::string_view b
   return payload(flow, from, bytes.size()) == bytes;
 }
 
+/// The options of a run whose faults and choices the input decides.
+inline anyio::sim::options options_of(input& in) {
+  anyio::sim::options o = new_options();
+  o.faults = faults_of(in);
+  o.choices = in.take_tail(in.byte());
+  return o;
+}
+
 /// The rules for every run: it ended by itself, and left nothing open.
 inline void check(const anyio::sim::report& r) {
   if (r.ok()) return;

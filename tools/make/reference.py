@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ROOT / "src" / "base" / "config.hpp"
 
 SECTIONS = {
-    "Operations": "operation/operation operation/as_result operation/raise",
+    "Operations": "operation/callback operation/operation operation/as_result operation/raise",
     "Errors and results": "base/error base/result",
     "Bytes and addresses": "base/buffer base/address",
     "Running": "operation/run loop/loop operation/sleep system/backend",
